@@ -1,0 +1,1 @@
+//! Micro-benchmarks and the open-loop load generator of Meridian.

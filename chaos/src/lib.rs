@@ -1,0 +1,1 @@
+//! kv-chaos: the simulated world, workloads, nemeses and checkers.

@@ -1,0 +1,1 @@
+//! kv: the command line of Meridian.

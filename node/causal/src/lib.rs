@@ -1,0 +1,1 @@
+//! Causality for Meridian: dots, version vectors, sibling sets, clocks and tokens.
