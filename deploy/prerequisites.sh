@@ -18,7 +18,8 @@ have_file() {
 
 have_libclang() {
     [[ -n ${LIBCLANG_PATH:-} ]] && return 0
-    have_file /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* /usr/lib/libclang.so*
+    have_file /usr/lib/llvm-*/lib/libclang{,-[0-9]*}.so* /usr/lib/*/libclang{,-[0-9]*}.so* \
+        /usr/lib{64,}/libclang{,-[0-9]*}.so*
 }
 
 # libclang alone is not enough: bindgen then fails with "'stdbool.h' file not found".
