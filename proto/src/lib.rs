@@ -19,6 +19,14 @@ pub mod admin {
     }
 }
 
+/// What nodes say to one another.
+pub mod peer {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("peer.v1");
+    }
+}
+
 pub mod routing;
 
 /// The encoded descriptors of all services, for reflection.
