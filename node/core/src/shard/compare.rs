@@ -1,0 +1,124 @@
+//! What a comparison asks of a shard's view, on either side (protocol rules 11 and 12).
+//!
+//! The hash of a range is the sum over its keys of the digest of what is live, and nothing for keys without a live
+//! version, with one exception: a key whose context goes beyond the shard's received vector counts with all its bytes.
+//! Else: a delete here has covered a write still in flight to both zones; the other zone, lacking only the tombstone,
+//! finds the range equal, takes the vector, and later shows the write that this zone knows to be deleted.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use meridian_causal::{SiblingSet, VersionVector};
+use meridian_storage::Read;
+
+use super::{load_meta, versions};
+use crate::error::Error;
+use crate::ids::GroupId;
+use crate::keys::{VersionKey, successor};
+
+/// Hashes of consecutive ranges from `from` on, at most `max_ranges`, of `keys_per_range` keys each. A range is named
+/// by its end, exclusive; an empty end is the end of the shard.
+pub fn range_hashes(
+    read: &dyn Read,
+    group: GroupId,
+    from: &[u8],
+    max_ranges: usize,
+    keys_per_range: usize,
+) -> Result<Vec<(Bytes, u128)>, Error> {
+    let received = received(read, group)?;
+    let mut ranges = Vec::new();
+    let mut keys = 0;
+    let mut sum = 0_u128;
+    let mut done = true;
+    versions::scan(read, group.into(), (from, None), &mut |stored, record| {
+        if keys == keys_per_range.max(1) {
+            let end = Bytes::copy_from_slice(VersionKey::user_key(stored)?);
+            ranges.push((end, std::mem::take(&mut sum)));
+            keys = 0;
+            if ranges.len() >= max_ranges {
+                done = false;
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        keys += 1;
+        sum = sum.wrapping_add(key_hash(stored, record, &received)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if done {
+        ranges.push((Bytes::new(), sum));
+    }
+    Ok(ranges)
+}
+
+/// The hash of `[from, to)`; an empty `to` is the end of the shard.
+pub fn range_hash(read: &dyn Read, group: GroupId, from: &[u8], to: &[u8]) -> Result<u128, Error> {
+    let received = received(read, group)?;
+    let mut sum = 0_u128;
+    versions::scan(read, group.into(), (from, open_end(to)), &mut |stored, record| {
+        sum = sum.wrapping_add(key_hash(stored, record, &received)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(sum)
+}
+
+/// Keys of `[from, to)` with their encoded sets, of at most `max_bytes` together (one always fits), and the end of what
+/// they are all of.
+pub fn states(
+    read: &dyn Read,
+    group: GroupId,
+    from: &[u8],
+    to: &[u8],
+    max_bytes: usize,
+) -> Result<(Vec<(Bytes, Bytes)>, Bytes), Error> {
+    let mut states: Vec<(Bytes, Bytes)> = Vec::new();
+    let mut bytes = 0;
+    let mut end = Bytes::copy_from_slice(to);
+    versions::scan(read, group.into(), (from, open_end(to)), &mut |stored, record| {
+        let key = Bytes::copy_from_slice(VersionKey::user_key(stored)?);
+        bytes += key.len() + record.len();
+        if bytes > max_bytes
+            && let Some((last, _)) = states.last()
+        {
+            end = Bytes::from(successor(last));
+            return Ok(ControlFlow::Break(()));
+        }
+        states.push((key, versions::set_bytes(stored, record)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((states, end))
+}
+
+/// Whether states received from another zone read as sets: to be asked before they are proposed.
+pub fn states_are_valid(states: &[(Bytes, Bytes)]) -> bool {
+    states.iter().all(|(_, set)| SiblingSet::decode(set).is_ok())
+}
+
+fn open_end(to: &[u8]) -> Option<&[u8]> {
+    (!to.is_empty()).then_some(to)
+}
+
+fn received(read: &dyn Read, group: GroupId) -> Result<VersionVector, Error> {
+    Ok(load_meta(read, group)?.map(|meta| meta.received).unwrap_or_default())
+}
+
+/// What a record adds to the hash of its range.
+fn key_hash(stored: &[u8], record: &[u8], received: &VersionVector) -> Result<u128, Error> {
+    let (_, set) = VersionKey::decode_visited(stored, record)?;
+    let key = VersionKey::user_key(stored)?;
+    if !set.context().within(received) {
+        return Ok(whole_hash(key, VersionKey::set_bytes(stored, record)?));
+    }
+    Ok(set.digest(key).map_or(0, u128::from_be_bytes))
+}
+
+/// Tells these hashes from all others that blake3 is used for.
+const WHOLE_KEY: &[u8; 32] = b"meridian hash of a whole key set";
+
+fn whole_hash(key: &[u8], set: &[u8]) -> u128 {
+    let mut hasher = blake3::Hasher::new_keyed(WHOLE_KEY);
+    hasher.update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hasher.update(key).update(set);
+    let mut hash = [0; 16];
+    hasher.finalize_xof().fill(&mut hash);
+    u128::from_be_bytes(hash)
+}

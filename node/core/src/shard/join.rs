@@ -1,0 +1,117 @@
+//! Catching up by comparing: whole key states of another zone joined into this shard (protocol rule 11).
+//!
+//! Until the end is logged, no ordered effect of an incarnation that the other zone's view is ahead in is applied. A
+//! comparison may be given up at any time, by beginning another: what was joined stays right, since each joined set
+//! carries the context of what it has seen.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use meridian_causal::{CausalContext, SiblingSet, VersionVector, ZoneId};
+
+use super::CompareState;
+use super::step::Step;
+use super::versions;
+use crate::error::Error;
+use crate::keys::VersionKey;
+
+impl Step<'_, '_, '_> {
+    /// Begins to compare with a view of `source` that has received `snapshot`. A zone that claims to have more of our
+    /// own writes than we made holds another life of this group: nothing of it is taken (protocol rule 5).
+    pub(super) fn compare_begin(&mut self, source: ZoneId, snapshot: &VersionVector) {
+        let own = self.meta.incarnation;
+        if snapshot.get(own) > self.meta.received.get(own) {
+            return;
+        }
+        self.meta.compare = Some(CompareState { source, snapshot: snapshot.clone() });
+        self.applied.compare_changed = true;
+    }
+
+    fn is_comparing(&self, snapshot: &VersionVector) -> bool {
+        self.meta.compare.as_ref().is_some_and(|compare| compare.snapshot == *snapshot)
+    }
+
+    /// Joins `states`, which are all that the view holds in a range, with all that stands here in it.
+    pub(super) fn compare_join(
+        &mut self,
+        snapshot: &VersionVector,
+        (from, to): (&[u8], &[u8]),
+        states: &[(Bytes, Bytes)],
+    ) -> Result<(), Error> {
+        if !self.is_comparing(snapshot) {
+            return Ok(());
+        }
+        let to = (!to.is_empty()).then_some(to);
+        let Some(theirs) = read_states(states) else {
+            // Every replica finds the same damage; without this range the comparison is worth nothing.
+            self.meta.compare = None;
+            self.applied.compare_changed = true;
+            return Ok(());
+        };
+        let mut joins: BTreeMap<Bytes, SiblingSet> = self.keys_in(from, to)?;
+        joins.extend(theirs.into_iter().filter(|(key, _)| **key >= *from && to.is_none_or(|to| **key < *to)));
+        for (key, theirs) in joins {
+            self.join_key(&key, &theirs, snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// Every key of ours in a range, each with the empty set: what the other side holds unless it says otherwise.
+    fn keys_in(&self, from: &[u8], to: Option<&[u8]>) -> Result<BTreeMap<Bytes, SiblingSet>, Error> {
+        let mut keys = BTreeMap::new();
+        versions::scan(self.work, self.place, (from, to), &mut |stored, _| {
+            keys.insert(Bytes::copy_from_slice(VersionKey::user_key(stored)?), SiblingSet::new());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(keys)
+    }
+
+    fn join_key(&mut self, key: &[u8], theirs: &SiblingSet, snapshot: &VersionVector) -> Result<(), Error> {
+        let mut held = self.hold(key)?;
+        let before = held.set.clone();
+        held.set.join_at(theirs, &self.meta.received, snapshot);
+        if held.set == before {
+            return Ok(());
+        }
+        let arrived: Vec<_> = held.set.siblings().iter().filter(|s| !before.context().covers(s.dot)).cloned().collect();
+        self.store(key, held);
+        for sibling in arrived {
+            if let Some(op_id) = sibling.op_id
+                && self.is_to_remember(op_id)?
+            {
+                self.enter_op_id(op_id, key, sibling.dot, &CausalContext::from_dot(sibling.dot));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every range is joined: what the view had received counts as received here. The effects in between never come
+    /// one by one, so this zone cannot relay them: its outbox begins after them.
+    pub(super) fn compare_end(&mut self, snapshot: &VersionVector) -> Result<(), Error> {
+        if !self.is_comparing(snapshot) {
+            return Ok(());
+        }
+        for (incarnation, counter) in snapshot.iter() {
+            let received = self.meta.received.get(incarnation);
+            if counter <= received || incarnation == self.meta.incarnation {
+                continue;
+            }
+            let entered = self.meta.outbox_totals.get(&incarnation).map_or(0, |totals| totals.entered);
+            if received > self.meta.outbox_floor.get(incarnation) {
+                self.drop_outbox(incarnation, received, entered);
+            }
+            self.meta.received.advance(incarnation, counter);
+            self.meta.outbox_floor.advance(incarnation, counter);
+        }
+        self.meta.forget(&CausalContext::from_vector(snapshot.clone()));
+        self.meta.compare = None;
+        self.applied.compare_changed = true;
+        Ok(())
+    }
+}
+
+/// The states as sets; none when one does not read.
+fn read_states(states: &[(Bytes, Bytes)]) -> Option<BTreeMap<Bytes, SiblingSet>> {
+    states.iter().map(|(key, set)| Some((key.clone(), SiblingSet::decode_shared(set).ok()?))).collect()
+}

@@ -1,0 +1,138 @@
+//! The sets of a shard's keys, and what is derived from them: the indexes of conflicts and tombstones, and counts.
+//!
+//! Invariant: an index entry is there exactly when its key's record says so. Every change of a record goes through
+//! [`Step::hold`] and [`Step::store`].
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use meridian_causal::{Dot, Sibling, SiblingSet};
+use meridian_storage::Read;
+
+use super::step::{Held, Step};
+use crate::error::Error;
+use crate::keys::{ConflictKey, Place, TombstoneKey, VersionKey};
+
+/// The set of a key; empty when there is no record.
+pub fn load(read: &dyn Read, place: Place, key: &[u8]) -> Result<SiblingSet, Error> {
+    let stored = VersionKey::encode(place, key);
+    match read.get(&stored)? {
+        Some(record) => VersionKey::decode_record(&stored, &record).map(|(_, set)| set),
+        None => Ok(SiblingSet::new()),
+    }
+}
+
+/// Visits the records of `[from, to)` in key order, tombstones too; without `to`, to the end of the shard.
+pub fn scan(
+    read: &dyn Read,
+    place: Place,
+    (from, to): (&[u8], Option<&[u8]>),
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Error>,
+) -> Result<(), Error> {
+    let (first, end) = VersionKey::range(place, from, to);
+    let mut outcome = Ok(());
+    read.scan(&first, &end, &mut |stored, record| match visit(stored, record) {
+        Ok(flow) => flow,
+        Err(error) => {
+            outcome = Err(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    outcome
+}
+
+/// What indexes and counts say of a set.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    live: bool,
+    conflict: bool,
+    /// Dots of all siblings, if all are tombstones.
+    tombstones: Vec<Dot>,
+}
+
+impl Facts {
+    fn of(set: &SiblingSet) -> Self {
+        let live = set.has_live();
+        let tombstones = if live { Vec::new() } else { dots(set).collect() };
+        Self { live, conflict: live && set.is_conflict(), tombstones }
+    }
+}
+
+/// The dots of all siblings.
+pub(super) fn dots(set: &SiblingSet) -> impl Iterator<Item = Dot> + '_ {
+    set.siblings().iter().map(|sibling: &Sibling| sibling.dot)
+}
+
+impl Step<'_, '_, '_> {
+    /// Takes up a key's set in order to change it.
+    pub(super) fn hold(&self, key: &[u8]) -> Result<Held, Error> {
+        let stored = VersionKey::encode(self.place, key);
+        let record = self.get(&stored)?;
+        let set = match &record {
+            Some(record) => VersionKey::decode_record(&stored, record)?.1,
+            None => SiblingSet::new(),
+        };
+        Ok(Held { before: Facts::of(&set), stored, record, set })
+    }
+
+    /// Writes a set back, with the indexes and counts that follow from it. A set without siblings is dropped, unless
+    /// its context speaks of writes that are still to come.
+    pub(super) fn store(&mut self, key: &[u8], held: Held) {
+        let after = Facts::of(&held.set);
+        self.index(key, &held.before, &after);
+        if !held.set.is_empty() || !held.set.context().within(&self.meta.received) {
+            self.work.put(held.stored, VersionKey::encode_record(self.header, &held.set));
+        } else if held.record.is_some() {
+            self.drop_record(held);
+        }
+    }
+
+    /// Drops a key's record for good.
+    pub(super) fn drop_record(&mut self, held: Held) {
+        self.meta.forget(held.set.context());
+        self.work.delete(held.stored);
+    }
+
+    /// Brings indexes and counts from `before` to `after`.
+    pub(super) fn index(&mut self, key: &[u8], before: &Facts, after: &Facts) {
+        count(&mut self.meta.keys, before.live, after.live);
+        count(&mut self.meta.conflicts, before.conflict, after.conflict);
+        if before.conflict != after.conflict {
+            let stored = ConflictKey::encode(self.place, key);
+            match after.conflict {
+                true => self.work.put(stored, ConflictKey::encode_record(self.header)),
+                false => self.work.delete(stored),
+            }
+        }
+        self.index_tombstones(key, &before.tombstones, &after.tombstones);
+    }
+
+    fn index_tombstones(&mut self, key: &[u8], before: &[Dot], after: &[Dot]) {
+        for gone in before.iter().filter(|dot| !after.contains(dot)) {
+            count(&mut self.meta.tombstones, true, false);
+            self.work.delete(TombstoneKey::encode(self.place, *gone));
+        }
+        for come in after.iter().filter(|dot| !before.contains(dot)) {
+            count(&mut self.meta.tombstones, false, true);
+            let record = TombstoneKey::encode_record(self.header, key);
+            self.work.put(TombstoneKey::encode(self.place, *come), record);
+        }
+    }
+}
+
+/// Counts something that was there, or not, and is there now, or not.
+fn count(counter: &mut u64, before: bool, after: bool) {
+    let changed = match (before, after) {
+        (false, true) => counter.checked_add(1),
+        (true, false) => counter.checked_sub(1),
+        (true, true) | (false, false) => Some(*counter),
+    };
+    let changed = changed.unwrap_or(*counter);
+    assert!(changed != *counter || before == after, "a count follows what it counts");
+    *counter = changed;
+}
+
+/// A key's canonical bytes without its record's frame, copied.
+pub(super) fn set_bytes(stored: &[u8], record: &[u8]) -> Result<Bytes, Error> {
+    VersionKey::set_bytes(stored, record).map(Bytes::copy_from_slice)
+}
