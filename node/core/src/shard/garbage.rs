@@ -6,11 +6,11 @@
 //! beside a `deleted` sibling there. [`Stability`] sees to it. A write made after the tombstone was received where no
 //! other sibling lives replaces it, whatever context it bears.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use meridian_causal::{Dot, VersionVector, ZoneId};
+use meridian_causal::{Dot, Incarnation, VersionVector};
 use meridian_storage::Read;
 
 use super::ShardMeta;
@@ -18,7 +18,7 @@ use super::step::Step;
 use super::versions::{self, Facts};
 use crate::error::Error;
 use crate::ids::GroupId;
-use crate::keys::{Place, TombstoneKey};
+use crate::keys::{Place, TombstoneKey, successor};
 
 impl Step<'_, '_, '_> {
     /// Drops the keys that hold nothing but the tombstones named, if nothing they have seen is still to come.
@@ -35,8 +35,8 @@ impl Step<'_, '_, '_> {
     }
 }
 
-/// Keys whose tombstones may go, oldest tombstones first, with the dots of all of them. `stable` is the vector of a
-/// [`Stability`].
+/// Keys whose tombstones may go, oldest tombstones first, with the dots of all of them; at most `limit`. `stable` is the
+/// vector of a [`Stability`].
 pub fn tombstone_candidates(
     read: &dyn Read,
     meta: &ShardMeta,
@@ -44,40 +44,47 @@ pub fn tombstone_candidates(
     stable: &VersionVector,
     limit: usize,
 ) -> Result<Vec<(Bytes, Vec<Dot>)>, Error> {
-    let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     for (incarnation, through) in stable.iter() {
-        let (from, to) = TombstoneKey::through(group.into(), incarnation, through);
-        let mut outcome = Ok(());
-        read.scan(&from, &to, &mut |stored, record| {
-            outcome = candidate(read, (meta, group.into(), stable), stored, record, &mut seen).map(|candidate| {
-                found.extend(candidate);
-            });
-            if outcome.is_err() || found.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        outcome?;
-        if found.len() >= limit {
-            break;
+        let (mut from, to) = TombstoneKey::through(group.into(), incarnation, through);
+        while found.len() < limit {
+            let indexed = indexed(read, (&from, &to), limit)?;
+            let Some((last, _)) = indexed.last() else { break };
+            from = successor(last);
+            for (_, key) in indexed {
+                if found.len() < limit
+                    && let Some(dots) = droppable(read, (meta, group.into(), stable), &key)?
+                {
+                    found.insert(key, dots);
+                }
+            }
         }
     }
-    Ok(found)
+    Ok(found.into_iter().collect())
 }
 
-fn candidate(
+/// The next `limit` entries of the index with the keys they name.
+fn indexed(read: &dyn Read, (from, to): (&[u8], &[u8]), limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+    let mut entries = Vec::new();
+    let mut outcome = Ok(());
+    read.scan(from, to, &mut |stored, record| {
+        outcome = TombstoneKey::decode_record(stored, record)
+            .map(|key| entries.push((stored.to_vec(), Bytes::copy_from_slice(key))));
+        if outcome.is_err() || entries.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    outcome.map(|()| entries)
+}
+
+/// The dots of a key's tombstones, if the key may go.
+fn droppable(
     read: &dyn Read,
     (meta, place, stable): (&ShardMeta, Place, &VersionVector),
-    stored: &[u8],
-    record: &[u8],
-    seen: &mut BTreeSet<Bytes>,
-) -> Result<Option<(Bytes, Vec<Dot>)>, Error> {
-    let key = Bytes::copy_from_slice(TombstoneKey::decode_record(stored, record)?);
-    if !seen.insert(key.clone()) {
-        return Ok(None);
-    }
-    let set = versions::load(read, place, &key)?;
+    key: &[u8],
+) -> Result<Option<Vec<Dot>>, Error> {
+    let set = versions::load(read, place, key)?;
     let everywhere = versions::dots(&set).all(|dot| stable.covers(dot));
     let droppable = set.all_tombstones() && everywhere && set.context().within(&meta.received);
-    Ok(droppable.then(|| (key, versions::dots(&set).collect())))
+    Ok(droppable.then(|| versions::dots(&set).collect()))
 }
 
 /// Finds the vector of writes that every zone has, and that no write still on its way here is ignorant of.
@@ -86,23 +93,24 @@ fn candidate(
 /// those zones wrote before they said so), and only then counts what they all had as stable.
 #[derive(Clone, Debug, Default)]
 pub struct Stability {
-    asked: BTreeMap<ZoneId, VersionVector>,
+    asked: BTreeMap<Incarnation, VersionVector>,
     stable: VersionVector,
 }
 
 impl Stability {
-    /// What is stable, given what this zone has `received` and what every other zone of the keyspace is `known` to have.
-    /// A zone of `zones` that is not known has nothing; one that has less than before begins another life, and so does
-    /// the search.
+    /// What is stable, given what this group has `received` and what its `peers`, the groups of this shard in all other
+    /// zones, are `known` to have received. A peer that is not known has nothing; another set of peers, or one that has
+    /// less than before, begins the search anew.
     pub fn observe(
         &mut self,
         received: &VersionVector,
-        zones: &[ZoneId],
-        known: &BTreeMap<ZoneId, VersionVector>,
+        peers: impl IntoIterator<Item = Incarnation>,
+        known: &BTreeMap<Incarnation, VersionVector>,
     ) -> &VersionVector {
-        let now_known = known_of(zones, known);
-        let same_lives = self.asked.keys().eq(now_known.keys())
-            && self.asked.iter().zip(&now_known).all(|((_, then), (_, now))| now.includes(then));
+        let known_of = |peer: Incarnation| (peer, known.get(&peer).cloned().unwrap_or_default());
+        let now: BTreeMap<_, _> = peers.into_iter().map(known_of).collect();
+        let same_lives = self.asked.keys().eq(now.keys())
+            && self.asked.values().zip(now.values()).all(|(then, now)| now.includes(then));
         if !same_lives {
             self.stable = VersionVector::new();
         } else if self.asked.values().all(|theirs| received.includes(theirs)) {
@@ -110,18 +118,14 @@ impl Stability {
         } else {
             return &self.stable;
         }
-        self.asked = now_known;
+        self.asked = now;
         &self.stable
     }
 }
 
-fn known_of(zones: &[ZoneId], known: &BTreeMap<ZoneId, VersionVector>) -> BTreeMap<ZoneId, VersionVector> {
-    zones.iter().map(|zone| (*zone, known.get(zone).cloned().unwrap_or_default())).collect()
-}
-
-fn meet(received: &VersionVector, zones: &BTreeMap<ZoneId, VersionVector>) -> VersionVector {
+fn meet(received: &VersionVector, peers: &BTreeMap<Incarnation, VersionVector>) -> VersionVector {
     let mut everywhere = received.clone();
-    for theirs in zones.values() {
+    for theirs in peers.values() {
         everywhere.meet(theirs);
     }
     everywhere

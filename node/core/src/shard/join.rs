@@ -88,9 +88,9 @@ impl Step<'_, '_, '_> {
 
     /// Every range is joined: what the view had received counts as received here. The effects in between never come
     /// one by one, so this zone cannot relay them: its outbox begins after them.
-    pub(super) fn compare_end(&mut self, snapshot: &VersionVector) -> Result<(), Error> {
+    pub(super) fn compare_end(&mut self, snapshot: &VersionVector) {
         if !self.is_comparing(snapshot) {
-            return Ok(());
+            return;
         }
         for (incarnation, counter) in snapshot.iter() {
             let received = self.meta.received.get(incarnation);
@@ -107,7 +107,6 @@ impl Step<'_, '_, '_> {
         self.meta.forget(&CausalContext::from_vector(snapshot.clone()));
         self.meta.compare = None;
         self.applied.compare_changed = true;
-        Ok(())
     }
 }
 

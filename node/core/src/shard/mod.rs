@@ -131,7 +131,10 @@ impl Step<'_, '_, '_> {
                 Ok(())
             }
             Op::CompareJoin { snapshot, from, to, states } => self.compare_join(snapshot, (from, to), states),
-            Op::CompareEnd { snapshot } => self.compare_end(snapshot),
+            Op::CompareEnd { snapshot } => {
+                self.compare_end(snapshot);
+                Ok(())
+            }
             Op::Trim { through } => self.trim(through),
             Op::DropTombstones { keys } => self.drop_tombstones(keys),
             Op::EvictOpIds { through_index, floor_ms } => self.evict_op_ids(*through_index, *floor_ms),

@@ -11,6 +11,7 @@ use meridian_storage::Read;
 
 use super::ShardMeta;
 use super::step::Step;
+use crate::catalog::key_hash;
 use crate::command::{Op, WriteOutcome};
 use crate::config::Bounds;
 use crate::error::Error;
@@ -23,10 +24,10 @@ impl Step<'_, '_, '_> {
     /// What became of an earlier attempt of this op id, if it can be told.
     pub(super) fn remembered(&self, op_id: OpId, key: &[u8]) -> Result<Option<WriteOutcome>, Error> {
         if let Some(operation) = self.known(op_id)? {
-            return Ok(Some(match operation.key_hash == key_hash(key) {
-                true => WriteOutcome::Written { dot: operation.dot, context: operation.context, repeated: true },
-                false => WriteOutcome::OpIdReused,
-            }));
+            let OpIdRecord { dot, context, .. } = operation;
+            let same_key = operation.key_hash == key_hash(key);
+            let repeated = WriteOutcome::Written { dot, context, repeated: true };
+            return Ok(Some(if same_key { repeated } else { WriteOutcome::OpIdReused }));
         }
         Ok((op_id.stamp_ms < self.meta.op_floor_ms).then_some(WriteOutcome::OutcomeUnknown))
     }
@@ -140,9 +141,4 @@ fn visit(
 
 fn len(order: &OpOrder) -> u64 {
     u64::try_from(order.ids.len()).unwrap_or(u64::MAX)
-}
-
-/// Tells keys apart under one op id.
-fn key_hash(key: &[u8]) -> u64 {
-    crate::catalog::key_hash(key)
 }

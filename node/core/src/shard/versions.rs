@@ -22,12 +22,15 @@ pub fn load(read: &dyn Read, place: Place, key: &[u8]) -> Result<SiblingSet, Err
     }
 }
 
+/// Takes a stored key and its record.
+pub type VisitRecord<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Error> + 'v;
+
 /// Visits the records of `[from, to)` in key order, tombstones too; without `to`, to the end of the shard.
 pub fn scan(
     read: &dyn Read,
     place: Place,
     (from, to): (&[u8], Option<&[u8]>),
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Error>,
+    visit: &mut VisitRecord<'_>,
 ) -> Result<(), Error> {
     let (first, end) = VersionKey::range(place, from, to);
     let mut outcome = Ok(());
@@ -95,13 +98,15 @@ impl Step<'_, '_, '_> {
 
     /// Brings indexes and counts from `before` to `after`.
     pub(super) fn index(&mut self, key: &[u8], before: &Facts, after: &Facts) {
-        count(&mut self.meta.keys, before.live, after.live);
-        count(&mut self.meta.conflicts, before.conflict, after.conflict);
+        count(&mut self.meta.keys, before.live.into(), after.live.into());
+        count(&mut self.meta.conflicts, before.conflict.into(), after.conflict.into());
+        count(&mut self.meta.tombstones, before.tombstones.len(), after.tombstones.len());
         if before.conflict != after.conflict {
             let stored = ConflictKey::encode(self.place, key);
-            match after.conflict {
-                true => self.work.put(stored, ConflictKey::encode_record(self.header)),
-                false => self.work.delete(stored),
+            if after.conflict {
+                self.work.put(stored, ConflictKey::encode_record(self.header));
+            } else {
+                self.work.delete(stored);
             }
         }
         self.index_tombstones(key, &before.tombstones, &after.tombstones);
@@ -109,27 +114,21 @@ impl Step<'_, '_, '_> {
 
     fn index_tombstones(&mut self, key: &[u8], before: &[Dot], after: &[Dot]) {
         for gone in before.iter().filter(|dot| !after.contains(dot)) {
-            count(&mut self.meta.tombstones, true, false);
             self.work.delete(TombstoneKey::encode(self.place, *gone));
         }
         for come in after.iter().filter(|dot| !before.contains(dot)) {
-            count(&mut self.meta.tombstones, false, true);
             let record = TombstoneKey::encode_record(self.header, key);
             self.work.put(TombstoneKey::encode(self.place, *come), record);
         }
     }
 }
 
-/// Counts something that was there, or not, and is there now, or not.
-fn count(counter: &mut u64, before: bool, after: bool) {
-    let changed = match (before, after) {
-        (false, true) => counter.checked_add(1),
-        (true, false) => counter.checked_sub(1),
-        (true, true) | (false, false) => Some(*counter),
-    };
-    let changed = changed.unwrap_or(*counter);
-    assert!(changed != *counter || before == after, "a count follows what it counts");
-    *counter = changed;
+/// Counts what was there before and is there after.
+fn count(counter: &mut u64, before: usize, after: usize) {
+    let [before, after] = [before, after].map(|counted| u64::try_from(counted).unwrap_or(u64::MAX));
+    let counted = counter.saturating_add(after).checked_sub(before);
+    assert!(counted.is_some(), "nothing goes that was not counted when it came");
+    *counter = counted.unwrap_or(0);
 }
 
 /// A key's canonical bytes without its record's frame, copied.
