@@ -47,7 +47,9 @@ pub enum RecordError {
 impl RecordError {
     /// A body that a decoder refused.
     pub fn body(reason: impl ToString) -> Self {
-        Self::Body { reason: reason.to_string() }
+        Self::Body {
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -82,7 +84,13 @@ pub fn open(record: &[u8], known: u8) -> Result<(Header, &[u8]), RecordError> {
     }
     let (index, rest) = read_varint(rest).ok_or_else(truncated)?;
     let (hlc, body) = rest.split_first_chunk().ok_or_else(truncated)?;
-    Ok((Header { index, hlc: Hlc(u64::from_be_bytes(*hlc)) }, body))
+    Ok((
+        Header {
+            index,
+            hlc: Hlc(u64::from_be_bytes(*hlc)),
+        },
+        body,
+    ))
 }
 
 fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -111,7 +119,10 @@ pub fn encode<T: Serialize>(format: u8, header: Header, body: &T, body_bytes: us
 /// `record` with `body` in postcard behind it.
 pub fn append<T: Serialize>(record: Vec<u8>, body: &T) -> Vec<u8> {
     let encoded = postcard::to_extend(body, record);
-    #[expect(clippy::panic, reason = "a vector takes any length, and no body of ours refuses to be serialized")]
+    #[expect(
+        clippy::panic,
+        reason = "a vector takes any length, and no body of ours refuses to be serialized"
+    )]
     encoded.unwrap_or_else(|error| panic!("a record body is always serializable: {error}"))
 }
 
@@ -161,7 +172,10 @@ mod tests {
     #[test]
     fn an_unknown_format_is_refused_by_number() {
         let record = encode(4, Header::default(), &0_u8, 1);
-        assert_eq!(decode::<u8>(&record, 3), Err(RecordError::Format { found: 4, known: 3 }));
+        assert_eq!(
+            decode::<u8>(&record, 3),
+            Err(RecordError::Format { found: 4, known: 3 })
+        );
     }
 
     #[test]

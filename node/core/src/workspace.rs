@@ -86,7 +86,10 @@ impl<'a> Workspace<'a> {
             hash.add(b"range", &from, &to);
         }
         self.size_bytes += from.len() + to.len();
-        let doomed: Vec<Bytes> = self.pending_in(&from, &to).map(|(key, _)| key.clone()).collect();
+        let doomed: Vec<Bytes> = self
+            .pending_in(&from, &to)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in doomed {
             self.pending.remove(&key);
         }
@@ -130,17 +133,24 @@ impl<'a> Workspace<'a> {
         from: &[u8],
         to: &[u8],
     ) -> impl DoubleEndedIterator<Item = (&Bytes, &Option<Bytes>)> + use<'_, 'a> {
-        self.pending.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+        self.pending
+            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
     }
 
     /// A deleted range that overlaps `[from, to)` or begins or ends where it does.
     fn deleted_touching(&self, from: &[u8], to: &[u8]) -> Option<(Bytes, Bytes)> {
-        let (start, end) = self.deleted.range::<[u8], _>((Bound::Unbounded, Bound::Included(to))).next_back()?;
+        let (start, end) = self
+            .deleted
+            .range::<[u8], _>((Bound::Unbounded, Bound::Included(to)))
+            .next_back()?;
         (end.as_ref() >= from).then(|| (start.clone(), end.clone()))
     }
 
     fn is_deleted(&self, key: &[u8]) -> bool {
-        let before = self.deleted.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+        let before = self
+            .deleted
+            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
+            .next_back();
         before.is_some_and(|(_, end)| key < end.as_ref())
     }
 
@@ -156,7 +166,9 @@ impl<'a> Workspace<'a> {
         let mut stopped = false;
         scan(&mut |key, value| {
             let mut flow = ControlFlow::Continue(());
-            while let Some((own, written)) = pending.next_if(|(own, _)| flow.is_continue() && earlier(own, key)) {
+            while let Some((own, written)) =
+                pending.next_if(|(own, _)| flow.is_continue() && earlier(own, key))
+            {
                 flow = show(own, written.as_ref(), visit);
             }
             if flow.is_continue() {
@@ -198,7 +210,9 @@ impl Read for Workspace<'_> {
             return Ok(());
         }
         let pending = self.pending_in(from, to);
-        self.merged(pending, |a, b| a < b, visit, &mut |each| self.engine.scan(from, to, each))
+        self.merged(pending, |a, b| a < b, visit, &mut |each| {
+            self.engine.scan(from, to, each)
+        })
     }
 
     fn scan_back(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
@@ -206,7 +220,9 @@ impl Read for Workspace<'_> {
             return Ok(());
         }
         let pending = self.pending_in(from, to).rev();
-        self.merged(pending, |a, b| a > b, visit, &mut |each| self.engine.scan_back(from, to, each))
+        self.merged(pending, |a, b| a > b, visit, &mut |each| {
+            self.engine.scan_back(from, to, each)
+        })
     }
 }
 
@@ -217,7 +233,9 @@ struct EntryHash {
 
 impl EntryHash {
     const fn new() -> Self {
-        Self { state: 0xcbf2_9ce4_8422_2325 }
+        Self {
+            state: 0xcbf2_9ce4_8422_2325,
+        }
     }
 
     fn add(&mut self, what: &[u8], key: &[u8], value: &[u8]) {

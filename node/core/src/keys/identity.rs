@@ -39,6 +39,8 @@ impl NodeIdentityKey {
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<NodeIdentity, Error> {
-        record::decode(record, FORMAT).map(|(_, identity)| identity).map_err(at(stored))
+        record::decode(record, FORMAT)
+            .map(|(_, identity)| identity)
+            .map_err(at(stored))
     }
 }

@@ -124,12 +124,18 @@ pub struct Place {
 
 impl Place {
     /// Where records of the whole node, and of the control group, stand.
-    pub const NODE: Self = Self { keyspace: KeyspaceId::CONTROL, shard: ShardId(0) };
+    pub const NODE: Self = Self {
+        keyspace: KeyspaceId::CONTROL,
+        shard: ShardId(0),
+    };
 }
 
 impl From<GroupId> for Place {
     fn from(group: GroupId) -> Self {
-        Self { keyspace: group.keyspace, shard: group.shard }
+        Self {
+            keyspace: group.keyspace,
+            shard: group.shard,
+        }
     }
 }
 
@@ -154,7 +160,9 @@ fn key(kind: Kind, place: Place, rest: &[u8]) -> Vec<u8> {
 
 /// What follows kind, keyspace and shard.
 fn rest(stored: &[u8]) -> Result<&[u8], Error> {
-    stored.get(PREFIX_BYTES..).ok_or_else(|| corrupt(stored, "the key is truncated"))
+    stored
+        .get(PREFIX_BYTES..)
+        .ok_or_else(|| corrupt(stored, "the key is truncated"))
 }
 
 /// All keys of a kind and shard.
@@ -173,8 +181,14 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 6] =
-    [Kind::Version, Kind::Conflict, Kind::Tombstone, Kind::OpId, Kind::OpOrder, Kind::Outbox];
+const SHARD_STATE: [Kind; 6] = [
+    Kind::Version,
+    Kind::Conflict,
+    Kind::Tombstone,
+    Kind::OpId,
+    Kind::OpOrder,
+    Kind::Outbox,
+];
 
 /// The ranges of a group's state, in key order: what a group image carries, and what installing one deletes first. The
 /// Raft log and state are not among them.
@@ -184,7 +198,10 @@ pub fn group_state_ranges(group: GroupId) -> Vec<(Vec<u8>, Vec<u8>)> {
     }
     let meta = ShardMetaKey::encode(group);
     let meta_end = successor(&meta);
-    let mut ranges: Vec<_> = SHARD_STATE.into_iter().map(|kind| range(kind, group.into())).collect();
+    let mut ranges: Vec<_> = SHARD_STATE
+        .into_iter()
+        .map(|kind| range(kind, group.into()))
+        .collect();
     ranges.push((meta, meta_end));
     ranges.sort();
     ranges
@@ -192,18 +209,25 @@ pub fn group_state_ranges(group: GroupId) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// A stored key in words, for errors.
 pub fn describe(stored: &[u8]) -> String {
-    let Some((&[kind, k0, k1, k2, k3, s0, s1], rest)) = stored.split_first_chunk::<PREFIX_BYTES>() else {
+    let Some((&[kind, k0, k1, k2, k3, s0, s1], rest)) = stored.split_first_chunk::<PREFIX_BYTES>()
+    else {
         return format!("key \"{}\"", stored.escape_ascii());
     };
     let keyspace = u32::from_be_bytes([k0, k1, k2, k3]);
     let shard = u16::from_be_bytes([s0, s1]);
-    let kind = Kind::from_number(kind).map_or_else(|| format!("kind {kind}"), |kind| format!("{kind:?}"));
-    format!("{kind} \"{}\" of shard {keyspace}/{shard}", rest.escape_ascii())
+    let kind =
+        Kind::from_number(kind).map_or_else(|| format!("kind {kind}"), |kind| format!("{kind:?}"));
+    format!(
+        "{kind} \"{}\" of shard {keyspace}/{shard}",
+        rest.escape_ascii()
+    )
 }
 
 /// The error of a record that does not read.
 pub fn corrupt(stored: &[u8], reason: impl std::fmt::Display) -> Error {
-    Error::Corruption { detail: format!("{}: {reason}", describe(stored)) }
+    Error::Corruption {
+        detail: format!("{}: {reason}", describe(stored)),
+    }
 }
 
 /// Turns a record's error into one that names its key.

@@ -28,13 +28,18 @@ impl OpOrderKey {
 
     /// The log index.
     pub fn index(stored: &[u8]) -> Result<u64, Error> {
-        let bytes = rest(stored)?.try_into().map_err(|_length| corrupt(stored, "the key is not a log index"))?;
+        let bytes = rest(stored)?
+            .try_into()
+            .map_err(|_length| corrupt(stored, "the key is not a log index"))?;
         Ok(u64::from_be_bytes(bytes))
     }
 
     /// Entries from log index `first` to `last`, both included.
     pub fn range(place: Place, first: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
-        (Self::encode(place, first), super::successor(&Self::encode(place, last)))
+        (
+            Self::encode(place, first),
+            super::successor(&Self::encode(place, last)),
+        )
     }
 
     /// The record.
@@ -50,14 +55,20 @@ impl OpOrderKey {
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<(Header, OpOrder), Error> {
         let (header, body) = record::open(record, FORMAT).map_err(at(stored))?;
-        let order = read(body).ok_or_else(|| at(stored)(RecordError::Truncated { len: record.len() }))?;
+        let order =
+            read(body).ok_or_else(|| at(stored)(RecordError::Truncated { len: record.len() }))?;
         Ok((header, order))
     }
 }
 
 fn read(body: &[u8]) -> Option<OpOrder> {
     let (stamp, ids) = body.split_first_chunk()?;
-    let (ids, []) = ids.as_chunks() else { return None };
+    let (ids, []) = ids.as_chunks() else {
+        return None;
+    };
     let ids = ids.iter().map(|id| u128::from_be_bytes(*id)).collect();
-    Some(OpOrder { stamp_ms_max: u64::from_be_bytes(*stamp), ids })
+    Some(OpOrder {
+        stamp_ms_max: u64::from_be_bytes(*stamp),
+        ids,
+    })
 }

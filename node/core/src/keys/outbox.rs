@@ -40,7 +40,12 @@ impl OutboxKey {
     }
 
     /// Effects of `incarnation` from counter `first` to `last`, both included.
-    pub fn range(place: Place, incarnation: Incarnation, first: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
+    pub fn range(
+        place: Place,
+        incarnation: Incarnation,
+        first: u64,
+        last: u64,
+    ) -> (Vec<u8>, Vec<u8>) {
         dotted_range(Kind::Outbox, place, incarnation, (first, last))
     }
 
@@ -53,7 +58,10 @@ impl OutboxKey {
         let mut record = record::append(record, effect);
         let bytes = u64::try_from(record.len() - place - 8).unwrap_or(u64::MAX);
         let bytes_through = bytes_before.saturating_add(bytes);
-        assert!(bytes_through < u64::MAX, "an incarnation ships less than 2^64 bytes");
+        assert!(
+            bytes_through < u64::MAX,
+            "an incarnation ships less than 2^64 bytes"
+        );
         if let Some(through) = record.get_mut(place..place + 8) {
             through.copy_from_slice(&bytes_through.to_be_bytes());
         }
@@ -64,17 +72,27 @@ impl OutboxKey {
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<OutboxRecord, Error> {
         let (bytes_before, bytes_through, body) = Self::bytes(stored, record)?;
         let effect = record::decode_body(body).map_err(at(stored))?;
-        Ok(OutboxRecord { bytes_before, bytes_through, effect })
+        Ok(OutboxRecord {
+            bytes_before,
+            bytes_through,
+            effect,
+        })
     }
 
     /// Bytes before the effect of a record, through it, and the effect unread.
     pub fn bytes<'r>(stored: &[u8], record: &'r [u8]) -> Result<(u64, u64, &'r [u8]), Error> {
         let (_, body) = record::open(record, FORMAT).map_err(at(stored))?;
         let truncated = RecordError::Truncated { len: record.len() };
-        let (through, effect) = body.split_first_chunk().ok_or(truncated).map_err(at(stored))?;
+        let (through, effect) = body
+            .split_first_chunk()
+            .ok_or(truncated)
+            .map_err(at(stored))?;
         let bytes_through = u64::from_be_bytes(*through);
-        let before = u64::try_from(effect.len()).ok().and_then(|len| bytes_through.checked_sub(len));
-        let bytes_before = before.ok_or_else(|| at(stored)(RecordError::body("bytes do not add up")))?;
+        let before = u64::try_from(effect.len())
+            .ok()
+            .and_then(|len| bytes_through.checked_sub(len));
+        let bytes_before =
+            before.ok_or_else(|| at(stored)(RecordError::body("bytes do not add up")))?;
         Ok((bytes_before, bytes_through, effect))
     }
 }

@@ -20,7 +20,9 @@ impl PeerStoreKey {
 
     /// The node.
     pub fn node(stored: &[u8]) -> Result<NodeId, Error> {
-        let bytes = rest(stored)?.try_into().map_err(|_length| corrupt(stored, "the key is not a node"))?;
+        let bytes = rest(stored)?
+            .try_into()
+            .map_err(|_length| corrupt(stored, "the key is not a node"))?;
         Ok(NodeId(u64::from_be_bytes(bytes)))
     }
 
@@ -36,6 +38,8 @@ impl PeerStoreKey {
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<u128, Error> {
-        record::decode(record, FORMAT).map(|(_, store)| store).map_err(at(stored))
+        record::decode(record, FORMAT)
+            .map(|(_, store)| store)
+            .map_err(at(stored))
     }
 }

@@ -28,8 +28,12 @@ impl RaftEntryKey {
 
     /// The index.
     pub fn index(stored: &[u8]) -> Result<u64, Error> {
-        let index = rest(stored)?.get(GROUP_BYTES..).and_then(|index| index.try_into().ok());
-        index.map(u64::from_be_bytes).ok_or_else(|| corrupt(stored, "the key is not a log index"))
+        let index = rest(stored)?
+            .get(GROUP_BYTES..)
+            .and_then(|index| index.try_into().ok());
+        index
+            .map(u64::from_be_bytes)
+            .ok_or_else(|| corrupt(stored, "the key is not a log index"))
     }
 
     /// Entries with indexes in `[first, end)`.

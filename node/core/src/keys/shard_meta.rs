@@ -22,11 +22,21 @@ impl ShardMetaKey {
 
     /// The record; its header is the last entry applied.
     pub fn encode_record(meta: &ShardMeta) -> Bytes {
-        record::encode(FORMAT, Header { index: meta.applied, hlc: meta.hlc }, meta, 256)
+        record::encode(
+            FORMAT,
+            Header {
+                index: meta.applied,
+                hlc: meta.hlc,
+            },
+            meta,
+            256,
+        )
     }
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<ShardMeta, Error> {
-        record::decode(record, FORMAT).map(|(_, meta)| meta).map_err(at(stored))
+        record::decode(record, FORMAT)
+            .map(|(_, meta)| meta)
+            .map_err(at(stored))
     }
 }

@@ -37,7 +37,9 @@ impl TombstoneKey {
 
     /// The key that holds the tombstone.
     pub fn decode_record<'r>(stored: &[u8], record: &'r [u8]) -> Result<&'r [u8], Error> {
-        record::open(record, FORMAT).map(|(_, user_key)| user_key).map_err(at(stored))
+        record::open(record, FORMAT)
+            .map(|(_, user_key)| user_key)
+            .map_err(at(stored))
     }
 }
 
@@ -52,13 +54,16 @@ pub(super) fn dotted(kind: Kind, place: Place, dot: Dot) -> Vec<u8> {
 /// The dot of such a key.
 pub(super) fn read_dot(stored: &[u8]) -> Result<Dot, Error> {
     let raw = u128::from_be_bytes(read_sixteen(stored)?);
-    let [incarnation, counter] = [raw >> 64, raw & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0));
+    let [incarnation, counter] =
+        [raw >> 64, raw & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0));
     Ok(Dot::new(Incarnation::from_raw(incarnation), counter))
 }
 
 /// The rest of a key, which is sixteen bytes.
 pub(super) fn read_sixteen(stored: &[u8]) -> Result<[u8; 16], Error> {
-    rest(stored)?.try_into().map_err(|_length| corrupt(stored, "the key has another length than its kind"))
+    rest(stored)?
+        .try_into()
+        .map_err(|_length| corrupt(stored, "the key has another length than its kind"))
 }
 
 /// Such keys of `incarnation` with counters in `[first, last]`.

@@ -35,7 +35,11 @@ impl VersionKey {
 
     /// The record.
     pub fn encode_record(header: Header, set: &SiblingSet) -> Bytes {
-        let body_bytes: usize = set.siblings().iter().map(|s| 48 + s.content.value().map_or(0, Bytes::len)).sum();
+        let body_bytes: usize = set
+            .siblings()
+            .iter()
+            .map(|s| 48 + s.content.value().map_or(0, Bytes::len))
+            .sum();
         let mut record = record::begin(FORMAT, header, 32 + body_bytes);
         set.encode(&mut record);
         Bytes::from(record)
@@ -44,19 +48,25 @@ impl VersionKey {
     /// Reads a record; values share its memory.
     pub fn decode_record(stored: &[u8], record: &Bytes) -> Result<(Header, SiblingSet), Error> {
         let (header, body) = record::open(record, FORMAT).map_err(at(stored))?;
-        let set = SiblingSet::decode_shared(&record.slice_ref(body)).map_err(RecordError::body).map_err(at(stored))?;
+        let set = SiblingSet::decode_shared(&record.slice_ref(body))
+            .map_err(RecordError::body)
+            .map_err(at(stored))?;
         Ok((header, set))
     }
 
     /// Reads a record that a scan shows; values are copied.
     pub fn decode_visited(stored: &[u8], record: &[u8]) -> Result<(Header, SiblingSet), Error> {
         let (header, body) = record::open(record, FORMAT).map_err(at(stored))?;
-        let set = SiblingSet::decode(body).map_err(RecordError::body).map_err(at(stored))?;
+        let set = SiblingSet::decode(body)
+            .map_err(RecordError::body)
+            .map_err(at(stored))?;
         Ok((header, set))
     }
 
     /// The canonical bytes of the set in a record, unread.
     pub fn set_bytes<'r>(stored: &[u8], record: &'r [u8]) -> Result<&'r [u8], Error> {
-        record::open(record, FORMAT).map(|(_, body)| body).map_err(at(stored))
+        record::open(record, FORMAT)
+            .map(|(_, body)| body)
+            .map_err(at(stored))
     }
 }

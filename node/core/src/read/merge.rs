@@ -14,16 +14,26 @@ pub type ShardPage = (Vec<(Bytes, SiblingSet)>, bool);
 /// A shard that has more after its page is known only up to its last key; whatever another shard holds beyond that has
 /// to wait, or the keys in between would be skipped. A page that says there is more holds at least one key; one that
 /// does not is taken as the end of its shard.
-pub fn merge_pages(pages: Vec<ShardPage>, limit: usize) -> (Vec<(Bytes, SiblingSet)>, Option<Bytes>) {
-    let open_ends = pages.iter().filter(|(_, more)| *more).filter_map(|(keys, _)| keys.last());
+pub fn merge_pages(
+    pages: Vec<ShardPage>,
+    limit: usize,
+) -> (Vec<(Bytes, SiblingSet)>, Option<Bytes>) {
+    let open_ends = pages
+        .iter()
+        .filter(|(_, more)| *more)
+        .filter_map(|(keys, _)| keys.last());
     let horizon = open_ends.map(|(key, _)| key.clone()).min();
     let mut keys: Vec<_> = pages.into_iter().flat_map(|(keys, _)| keys).collect();
     keys.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let known = keys.partition_point(|(key, _)| horizon.as_ref().is_none_or(|horizon| key <= horizon));
+    let known =
+        keys.partition_point(|(key, _)| horizon.as_ref().is_none_or(|horizon| key <= horizon));
     let shown = known.min(limit.max(1));
     let more = horizon.is_some() || keys.len() > shown;
     keys.truncate(shown);
-    let next = keys.last().filter(|_| more).map(|(last, _)| Bytes::from(successor(last)));
+    let next = keys
+        .last()
+        .filter(|_| more)
+        .map(|(last, _)| Bytes::from(successor(last)));
     (keys, next)
 }
 
@@ -33,13 +43,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn page(keys: &[&'static str], more: bool) -> ShardPage {
-        (keys.iter().map(|key| (Bytes::from_static(key.as_bytes()), SiblingSet::new())).collect(), more)
+        (
+            keys.iter()
+                .map(|key| (Bytes::from_static(key.as_bytes()), SiblingSet::new()))
+                .collect(),
+            more,
+        )
     }
 
     fn merged(pages: Vec<ShardPage>, limit: usize) -> (Vec<String>, Option<String>) {
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         let (keys, next) = merge_pages(pages, limit);
-        (keys.iter().map(|(key, _)| text(key)).collect(), next.as_ref().map(text))
+        (
+            keys.iter().map(|(key, _)| text(key)).collect(),
+            next.as_ref().map(text),
+        )
     }
 
     #[test]
@@ -51,14 +69,20 @@ mod tests {
 
     #[test]
     fn finished_pages_within_the_limit_leave_nothing_to_go_on_from() {
-        let (keys, next) = merged(vec![page(&["b"], false), page(&["a"], false), page(&[], false)], 2);
+        let (keys, next) = merged(
+            vec![page(&["b"], false), page(&["a"], false), page(&[], false)],
+            2,
+        );
         assert_eq!((keys, next), (vec!["a".to_owned(), "b".to_owned()], None));
     }
 
     #[test]
     fn a_limit_cuts_and_says_where_to_go_on() {
         let (keys, next) = merged(vec![page(&["a", "c"], false), page(&["b"], false)], 2);
-        assert_eq!((keys, next.as_deref()), (vec!["a".to_owned(), "b".to_owned()], Some("b\0")));
+        assert_eq!(
+            (keys, next.as_deref()),
+            (vec!["a".to_owned(), "b".to_owned()], Some("b\0"))
+        );
     }
 
     #[test]
@@ -71,7 +95,12 @@ mod tests {
     fn shard_page(shard: &[u16], from: &Bytes, size: usize) -> ShardPage {
         let all: Vec<_> = shard
             .iter()
-            .map(|key| (Bytes::copy_from_slice(&key.to_be_bytes()), SiblingSet::new()))
+            .map(|key| {
+                (
+                    Bytes::copy_from_slice(&key.to_be_bytes()),
+                    SiblingSet::new(),
+                )
+            })
             .filter(|(key, _)| key >= from)
             .collect();
         let more = all.len() > size;

@@ -24,12 +24,32 @@ use crate::request::{Answer, Query, ShardDigest};
 use crate::shard::versions;
 
 /// Answers a query of a keyspace that has `shards` shards.
-pub fn serve(read: &dyn Read, keyspace: KeyspaceId, shards: u16, query: &Query) -> Result<Answer, Error> {
+pub fn serve(
+    read: &dyn Read,
+    keyspace: KeyspaceId,
+    shards: u16,
+    query: &Query,
+) -> Result<Answer, Error> {
     let place = |shard: ShardId| Place { keyspace, shard };
     match query {
-        Query::Get { key } => versions::load(read, place(shard_of(key, shards)), key).map(Answer::Key),
-        Query::Scan { shard, from, to, limit, filter, keys_only } => {
-            let scan = scan::Scan { from, to: to.as_deref(), limit: *limit, filter: *filter, keys_only: *keys_only };
+        Query::Get { key } => {
+            versions::load(read, place(shard_of(key, shards)), key).map(Answer::Key)
+        }
+        Query::Scan {
+            shard,
+            from,
+            to,
+            limit,
+            filter,
+            keys_only,
+        } => {
+            let scan = scan::Scan {
+                from,
+                to: to.as_deref(),
+                limit: *limit,
+                filter: *filter,
+                keys_only: *keys_only,
+            };
             scan.page(read, place(*shard))
         }
         Query::Digest { shard } => digest(read, place(*shard)).map(Answer::Digest),
@@ -42,7 +62,11 @@ fn digest(read: &dyn Read, place: Place) -> Result<ShardDigest, Error> {
         let (_, set) = VersionKey::decode_visited(stored, record)?;
         if let Some(digest) = set.digest(VersionKey::user_key(stored)?) {
             let conflicts = u64::from(set.is_conflict());
-            total = total.add(ShardDigest { sum: u128::from_be_bytes(digest), keys: 1, conflicts });
+            total = total.add(ShardDigest {
+                sum: u128::from_be_bytes(digest),
+                keys: 1,
+                conflicts,
+            });
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -32,7 +32,13 @@ struct Page {
 impl Page {
     /// Takes a key, or notes that there is one more than the page holds.
     fn take(&mut self, key: &[u8], set: SiblingSet, limit: usize) -> ControlFlow<()> {
-        self.bytes += key.len() + set.siblings().iter().filter_map(|s| s.content.value()).map(Bytes::len).sum::<usize>();
+        self.bytes += key.len()
+            + set
+                .siblings()
+                .iter()
+                .filter_map(|s| s.content.value())
+                .map(Bytes::len)
+                .sum::<usize>();
         if self.keys.len() >= limit || (self.bytes > SCAN_BYTES_MAX && !self.keys.is_empty()) {
             self.more = true;
             return ControlFlow::Break(());
@@ -42,7 +48,10 @@ impl Page {
     }
 
     fn answer(self) -> Answer {
-        Answer::Page { keys: self.keys, more: self.more }
+        Answer::Page {
+            keys: self.keys,
+            more: self.more,
+        }
     }
 }
 
@@ -60,7 +69,11 @@ impl Scan<'_> {
     }
 
     fn shown(&self, set: SiblingSet) -> SiblingSet {
-        if self.keys_only { without_values(&set) } else { set }
+        if self.keys_only {
+            without_values(&set)
+        } else {
+            set
+        }
     }
 
     fn live(&self, read: &dyn Read, place: Place) -> Result<Answer, Error> {
@@ -82,7 +95,9 @@ impl Scan<'_> {
         let mut from = self.from.to_vec();
         loop {
             let keys = self.conflicting(read, place, &from)?;
-            let Some(last) = keys.last() else { return Ok(page.answer()) };
+            let Some(last) = keys.last() else {
+                return Ok(page.answer());
+            };
             from = successor(last);
             for key in &keys {
                 let set = versions::load(read, place, key)?;
@@ -99,8 +114,13 @@ impl Scan<'_> {
         let mut keys = Vec::new();
         let mut outcome = Ok(());
         read.scan(&first, &end, &mut |stored, _| {
-            outcome = ConflictKey::user_key(stored).map(|key| keys.push(Bytes::copy_from_slice(key)));
-            if outcome.is_err() || keys.len() > self.limit() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            outcome =
+                ConflictKey::user_key(stored).map(|key| keys.push(Bytes::copy_from_slice(key)));
+            if outcome.is_err() || keys.len() > self.limit() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
         outcome.map(|()| keys)
     }
@@ -116,7 +136,14 @@ fn without_values(set: &SiblingSet) -> SiblingSet {
             Content::Tombstone => Content::Tombstone,
         };
         let replaced = meridian_causal::CausalContext::new();
-        bare.apply(Sibling { content, ..sibling.clone() }, &replaced, &received);
+        bare.apply(
+            Sibling {
+                content,
+                ..sibling.clone()
+            },
+            &replaced,
+            &received,
+        );
     }
     bare
 }

@@ -1,9 +1,13 @@
 //! What a comparison asks of a shard's view, on either side (protocol rules 11 and 12).
 //!
-//! The hash of a range is the sum over its keys of the digest of what is live, and nothing for keys without a live
-//! version, with one exception: a key whose context goes beyond the shard's received vector counts with all its bytes.
-//! Else: a delete here has covered a write still in flight to both zones; the other zone, lacking only the tombstone,
-//! finds the range equal, takes the vector, and later shows the write that this zone knows to be deleted.
+//! The hash of a range is the sum over its keys of the digest of the siblings' dots and values; for a key with nothing
+//! but tombstones, of their dots. They must not be left out. Else: this zone holds a tombstone, the other has not heard
+//! of the key, finds the range equal and takes the vector; a write concurrent with the delete, still in flight to both,
+//! then stands beside a `deleted` sibling here and alone there. Where one zone has dropped a tombstone that the other
+//! still holds, equal content hashes differently, which costs a transfer and changes nothing.
+//!
+//! A key whose context goes beyond the shard's received vector counts with all its bytes: what it covers is still to
+//! come to both zones, and must be recognised in both.
 
 use std::ops::ControlFlow;
 
@@ -54,10 +58,15 @@ pub fn range_hashes(
 pub fn range_hash(read: &dyn Read, group: GroupId, from: &[u8], to: &[u8]) -> Result<u128, Error> {
     let received = received(read, group)?;
     let mut sum = 0_u128;
-    versions::scan(read, group.into(), (from, open_end(to)), &mut |stored, record| {
-        sum = sum.wrapping_add(key_hash(stored, record, &received)?);
-        Ok(ControlFlow::Continue(()))
-    })?;
+    versions::scan(
+        read,
+        group.into(),
+        (from, open_end(to)),
+        &mut |stored, record| {
+            sum = sum.wrapping_add(key_hash(stored, record, &received)?);
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
     Ok(sum)
 }
 
@@ -73,24 +82,31 @@ pub fn states(
     let mut states: Vec<(Bytes, Bytes)> = Vec::new();
     let mut bytes = 0;
     let mut end = Bytes::copy_from_slice(to);
-    versions::scan(read, group.into(), (from, open_end(to)), &mut |stored, record| {
-        let key = Bytes::copy_from_slice(VersionKey::user_key(stored)?);
-        bytes += key.len() + record.len();
-        if bytes > max_bytes
-            && let Some((last, _)) = states.last()
-        {
-            end = Bytes::from(successor(last));
-            return Ok(ControlFlow::Break(()));
-        }
-        states.push((key, versions::set_bytes(stored, record)?));
-        Ok(ControlFlow::Continue(()))
-    })?;
+    versions::scan(
+        read,
+        group.into(),
+        (from, open_end(to)),
+        &mut |stored, record| {
+            let key = Bytes::copy_from_slice(VersionKey::user_key(stored)?);
+            bytes += key.len() + record.len();
+            if bytes > max_bytes
+                && let Some((last, _)) = states.last()
+            {
+                end = Bytes::from(successor(last));
+                return Ok(ControlFlow::Break(()));
+            }
+            states.push((key, versions::set_bytes(stored, record)?));
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
     Ok((states, end))
 }
 
 /// Whether states received from another zone read as sets: to be asked before they are proposed.
 pub fn states_are_valid(states: &[(Bytes, Bytes)]) -> bool {
-    states.iter().all(|(_, set)| SiblingSet::decode(set).is_ok())
+    states
+        .iter()
+        .all(|(_, set)| SiblingSet::decode(set).is_ok())
 }
 
 fn open_end(to: &[u8]) -> Option<&[u8]> {
@@ -98,7 +114,9 @@ fn open_end(to: &[u8]) -> Option<&[u8]> {
 }
 
 fn received(read: &dyn Read, group: GroupId) -> Result<VersionVector, Error> {
-    Ok(load_meta(read, group)?.map(|meta| meta.received).unwrap_or_default())
+    Ok(load_meta(read, group)?
+        .map(|meta| meta.received)
+        .unwrap_or_default())
 }
 
 /// What a record adds to the hash of its range.
@@ -106,18 +124,36 @@ fn key_hash(stored: &[u8], record: &[u8], received: &VersionVector) -> Result<u1
     let (_, set) = VersionKey::decode_visited(stored, record)?;
     let key = VersionKey::user_key(stored)?;
     if !set.context().within(received) {
-        return Ok(whole_hash(key, VersionKey::set_bytes(stored, record)?));
+        let set = VersionKey::set_bytes(stored, record)?;
+        return Ok(keyed_hash(AHEAD_KEY, key, |hasher| {
+            hasher.update(set);
+        }));
     }
-    Ok(set.digest(key).map_or(0, u128::from_be_bytes))
+    Ok(set
+        .digest(key)
+        .map_or_else(|| tombstones_hash(key, &set), u128::from_be_bytes))
 }
 
-/// Tells these hashes from all others that blake3 is used for.
-const WHOLE_KEY: &[u8; 32] = b"meridian hash of a whole key set";
+fn tombstones_hash(key: &[u8], set: &SiblingSet) -> u128 {
+    keyed_hash(TOMBSTONES_KEY, key, |hasher| {
+        for dot in versions::dots(set) {
+            hasher
+                .update(&dot.incarnation.raw().to_be_bytes())
+                .update(&dot.counter.to_be_bytes());
+        }
+    })
+}
 
-fn whole_hash(key: &[u8], set: &[u8]) -> u128 {
-    let mut hasher = blake3::Hasher::new_keyed(WHOLE_KEY);
-    hasher.update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_be_bytes());
-    hasher.update(key).update(set);
+/// These tell the hashes from each other and from all others that blake3 is used for.
+const AHEAD_KEY: &[u8; 32] = b"meridian hash of sets in advance";
+const TOMBSTONES_KEY: &[u8; 32] = b"meridian hash of tombstones only";
+
+fn keyed_hash(hash_key: &[u8; 32], key: &[u8], content: impl FnOnce(&mut blake3::Hasher)) -> u128 {
+    let mut hasher = blake3::Hasher::new_keyed(hash_key);
+    hasher
+        .update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_be_bytes())
+        .update(key);
+    content(&mut hasher);
     let mut hash = [0; 16];
     hasher.finalize_xof().fill(&mut hash);
     u128::from_be_bytes(hash)

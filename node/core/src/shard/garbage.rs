@@ -25,7 +25,8 @@ impl Step<'_, '_, '_> {
     pub(super) fn drop_tombstones(&mut self, keys: &[(Bytes, Vec<Dot>)]) -> Result<(), Error> {
         for (key, dots) in keys {
             let held = self.hold(key)?;
-            let only_these = held.set.all_tombstones() && versions::dots(&held.set).eq(dots.iter().copied());
+            let only_these =
+                held.set.all_tombstones() && versions::dots(&held.set).eq(dots.iter().copied());
             if only_these && held.set.context().within(&self.meta.received) {
                 self.index(key, &held.before, &Facts::default());
                 self.drop_record(held);
@@ -49,7 +50,9 @@ pub fn tombstone_candidates(
         let (mut from, to) = TombstoneKey::through(group.into(), incarnation, through);
         while found.len() < limit {
             let indexed = indexed(read, (&from, &to), limit)?;
-            let Some((last, _)) = indexed.last() else { break };
+            let Some((last, _)) = indexed.last() else {
+                break;
+            };
             from = successor(last);
             for (_, key) in indexed {
                 if found.len() < limit
@@ -64,13 +67,21 @@ pub fn tombstone_candidates(
 }
 
 /// The next `limit` entries of the index with the keys they name.
-fn indexed(read: &dyn Read, (from, to): (&[u8], &[u8]), limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+fn indexed(
+    read: &dyn Read,
+    (from, to): (&[u8], &[u8]),
+    limit: usize,
+) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
     let mut entries = Vec::new();
     let mut outcome = Ok(());
     read.scan(from, to, &mut |stored, record| {
         outcome = TombstoneKey::decode_record(stored, record)
             .map(|key| entries.push((stored.to_vec(), Bytes::copy_from_slice(key))));
-        if outcome.is_err() || entries.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if outcome.is_err() || entries.len() >= limit {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     outcome.map(|()| entries)
 }
@@ -110,7 +121,11 @@ impl Stability {
         let known_of = |peer: Incarnation| (peer, known.get(&peer).cloned().unwrap_or_default());
         let now: BTreeMap<_, _> = peers.into_iter().map(known_of).collect();
         let same_lives = self.asked.keys().eq(now.keys())
-            && self.asked.values().zip(now.values()).all(|(then, now)| now.includes(then));
+            && self
+                .asked
+                .values()
+                .zip(now.values())
+                .all(|(then, now)| now.includes(then));
         if !same_lives {
             self.stable = VersionVector::new();
         } else if self.asked.values().all(|theirs| received.includes(theirs)) {

@@ -24,12 +24,18 @@ impl Step<'_, '_, '_> {
         if snapshot.get(own) > self.meta.received.get(own) {
             return;
         }
-        self.meta.compare = Some(CompareState { source, snapshot: snapshot.clone() });
+        self.meta.compare = Some(CompareState {
+            source,
+            snapshot: snapshot.clone(),
+        });
         self.applied.compare_changed = true;
     }
 
     fn is_comparing(&self, snapshot: &VersionVector) -> bool {
-        self.meta.compare.as_ref().is_some_and(|compare| compare.snapshot == *snapshot)
+        self.meta
+            .compare
+            .as_ref()
+            .is_some_and(|compare| compare.snapshot == *snapshot)
     }
 
     /// Joins `states`, which are all that the view holds in a range, with all that stands here in it.
@@ -50,7 +56,11 @@ impl Step<'_, '_, '_> {
             return Ok(());
         };
         let mut joins: BTreeMap<Bytes, SiblingSet> = self.keys_in(from, to)?;
-        joins.extend(theirs.into_iter().filter(|(key, _)| **key >= *from && to.is_none_or(|to| **key < *to)));
+        joins.extend(
+            theirs
+                .into_iter()
+                .filter(|(key, _)| **key >= *from && to.is_none_or(|to| **key < *to)),
+        );
         for (key, theirs) in joins {
             self.join_key(&key, &theirs, snapshot)?;
         }
@@ -58,29 +68,52 @@ impl Step<'_, '_, '_> {
     }
 
     /// Every key of ours in a range, each with the empty set: what the other side holds unless it says otherwise.
-    fn keys_in(&self, from: &[u8], to: Option<&[u8]>) -> Result<BTreeMap<Bytes, SiblingSet>, Error> {
+    fn keys_in(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<BTreeMap<Bytes, SiblingSet>, Error> {
         let mut keys = BTreeMap::new();
         versions::scan(self.work, self.place, (from, to), &mut |stored, _| {
-            keys.insert(Bytes::copy_from_slice(VersionKey::user_key(stored)?), SiblingSet::new());
+            keys.insert(
+                Bytes::copy_from_slice(VersionKey::user_key(stored)?),
+                SiblingSet::new(),
+            );
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(keys)
     }
 
-    fn join_key(&mut self, key: &[u8], theirs: &SiblingSet, snapshot: &VersionVector) -> Result<(), Error> {
+    fn join_key(
+        &mut self,
+        key: &[u8],
+        theirs: &SiblingSet,
+        snapshot: &VersionVector,
+    ) -> Result<(), Error> {
         let mut held = self.hold(key)?;
         let before = held.set.clone();
         held.set.join_at(theirs, &self.meta.received, snapshot);
         if held.set == before {
             return Ok(());
         }
-        let arrived: Vec<_> = held.set.siblings().iter().filter(|s| !before.context().covers(s.dot)).cloned().collect();
+        let arrived: Vec<_> = held
+            .set
+            .siblings()
+            .iter()
+            .filter(|s| !before.context().covers(s.dot))
+            .cloned()
+            .collect();
         self.store(key, held);
         for sibling in arrived {
             if let Some(op_id) = sibling.op_id
                 && self.is_to_remember(op_id)?
             {
-                self.enter_op_id(op_id, key, sibling.dot, &CausalContext::from_dot(sibling.dot));
+                self.enter_op_id(
+                    op_id,
+                    key,
+                    sibling.dot,
+                    &CausalContext::from_dot(sibling.dot),
+                );
             }
         }
         Ok(())
@@ -97,14 +130,17 @@ impl Step<'_, '_, '_> {
             if counter <= received || incarnation == self.meta.incarnation {
                 continue;
             }
-            let entered = self.meta.outbox_totals.get(&incarnation).map_or(0, |totals| totals.entered);
+            let entered = self
+                .meta
+                .outbox_totals
+                .get(&incarnation)
+                .map_or(0, |totals| totals.entered);
             if received > self.meta.outbox_floor.get(incarnation) {
                 self.drop_outbox(incarnation, received, entered);
             }
             self.meta.received.advance(incarnation, counter);
             self.meta.outbox_floor.advance(incarnation, counter);
         }
-        self.meta.forget(&CausalContext::from_vector(snapshot.clone()));
         self.meta.compare = None;
         self.applied.compare_changed = true;
     }
@@ -112,5 +148,8 @@ impl Step<'_, '_, '_> {
 
 /// The states as sets; none when one does not read.
 fn read_states(states: &[(Bytes, Bytes)]) -> Option<BTreeMap<Bytes, SiblingSet>> {
-    states.iter().map(|(key, set)| Some((key.clone(), SiblingSet::decode_shared(set).ok()?))).collect()
+    states
+        .iter()
+        .map(|(key, set)| Some((key.clone(), SiblingSet::decode_shared(set).ok()?)))
+        .collect()
 }

@@ -9,14 +9,22 @@ use crate::error::Error;
 impl Step<'_, '_, '_> {
     /// Skips the counters that are here, applies from the next one on; does nothing when there is a gap or when a
     /// comparison is to bring these effects, and asks for them again.
-    pub(super) fn merge(&mut self, incarnation: Incarnation, first: u64, effects: &[Effect]) -> Result<(), Error> {
+    pub(super) fn merge(
+        &mut self,
+        incarnation: Incarnation,
+        first: u64,
+        effects: &[Effect],
+    ) -> Result<(), Error> {
         if incarnation == self.meta.incarnation || first == 0 {
             // Our own effects are here, in whatever number they return; and no effect has counter 0.
             return Ok(());
         }
         let received = self.meta.received.get(incarnation);
-        let skipped = usize::try_from(received.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
-        let Some(news @ [_, ..]) = effects.get(skipped..) else { return Ok(()) };
+        let skipped =
+            usize::try_from(received.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let Some(news @ [_, ..]) = effects.get(skipped..) else {
+            return Ok(());
+        };
         if first.saturating_sub(1) > received || self.meta.waits_for_comparison(incarnation) {
             self.refuse(incarnation);
             return Ok(());
@@ -29,7 +37,9 @@ impl Step<'_, '_, '_> {
 
     fn merge_effect(&mut self, incarnation: Incarnation, effect: &Effect) -> Result<(), Error> {
         let counter = self.meta.received.get(incarnation).checked_add(1);
-        let Some(counter) = counter else { return Ok(()) };
+        let Some(counter) = counter else {
+            return Ok(());
+        };
         let dot = Dot::new(incarnation, counter);
         let held = self.hold(&effect.key)?;
         self.meta.received.advance(incarnation, counter);

@@ -22,8 +22,7 @@ pub struct ShardMeta {
     pub incarnation: Incarnation,
     /// V: what was received per incarnation, gapless (protocol rule 9). The group's own counter is among it.
     pub received: VersionVector,
-    /// Covers the context of every record that was dropped here or, by a comparison, never came: what a key without a
-    /// live sibling may have seen beyond its record.
+    /// Covers the context of every record that was dropped here: what a key without a record may have seen.
     pub dropped: VersionVector,
     /// Last counter no longer in the outbox, per incarnation.
     pub outbox_floor: VersionVector,
@@ -102,7 +101,9 @@ impl ShardMeta {
 
     /// Whether merges of `incarnation` have to wait for the comparison under way.
     pub fn waits_for_comparison(&self, incarnation: Incarnation) -> bool {
-        let ahead = |compare: &CompareState| compare.snapshot.get(incarnation) > self.received.get(incarnation);
+        let ahead = |compare: &CompareState| {
+            compare.snapshot.get(incarnation) > self.received.get(incarnation)
+        };
         self.compare.as_ref().is_some_and(ahead)
     }
 
@@ -112,6 +113,9 @@ impl ShardMeta {
         for dot in context.dots() {
             self.dropped.advance(dot.incarnation, dot.counter);
         }
-        assert!(self.received.includes(&self.dropped), "only what was received is dropped");
+        assert!(
+            self.received.includes(&self.dropped),
+            "only what was received is dropped"
+        );
     }
 }

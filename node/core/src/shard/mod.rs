@@ -69,14 +69,34 @@ pub struct Applied {
 impl Shard {
     /// A shard that has seen nothing. Nothing is stored until [`Shard::save`].
     pub fn create(group: GroupId, incarnation: Incarnation, planted: PlantedBugs) -> Self {
-        Self { group, meta: ShardMeta::new(incarnation), planted, op_ids_lost_through: 0 }
+        Self {
+            group,
+            meta: ShardMeta::new(incarnation),
+            planted,
+            op_ids_lost_through: 0,
+        }
     }
 
     /// The shard as it is stored, if it is.
-    pub fn load(group: GroupId, read: &dyn Read, planted: PlantedBugs) -> Result<Option<Self>, Error> {
-        let Some(meta) = load_meta(read, group)? else { return Ok(None) };
-        let op_ids_lost_through = if planted.forget_op_ids_at_restart { meta.applied } else { 0 };
-        Ok(Some(Self { group, meta, planted, op_ids_lost_through }))
+    pub fn load(
+        group: GroupId,
+        read: &dyn Read,
+        planted: PlantedBugs,
+    ) -> Result<Option<Self>, Error> {
+        let Some(meta) = load_meta(read, group)? else {
+            return Ok(None);
+        };
+        let op_ids_lost_through = if planted.forget_op_ids_at_restart {
+            meta.applied
+        } else {
+            0
+        };
+        Ok(Some(Self {
+            group,
+            meta,
+            planted,
+            op_ids_lost_through,
+        }))
     }
 
     /// The group it belongs to.
@@ -90,13 +110,25 @@ impl Shard {
     }
 
     /// Applies a log entry.
-    pub fn apply(&mut self, index: u64, command: &Command, work: &mut Workspace<'_>) -> Result<Applied, Error> {
+    pub fn apply(
+        &mut self,
+        index: u64,
+        command: &Command,
+        work: &mut Workspace<'_>,
+    ) -> Result<Applied, Error> {
         if index <= self.meta.applied {
             return Ok(Applied::default());
         }
         self.meta.applied = index;
         self.meta.hlc = self.meta.hlc.max(command.hlc);
-        let mut step = Step::new(self, Header { index, hlc: command.hlc }, work);
+        let mut step = Step::new(
+            self,
+            Header {
+                index,
+                hlc: command.hlc,
+            },
+            work,
+        );
         for op in &command.ops {
             step.op(op)?;
         }
@@ -110,7 +142,10 @@ impl Shard {
 
     /// Writes what the shard knows of itself: once per turn, after its entries.
     pub fn save(&self, work: &mut Workspace<'_>) {
-        work.put(ShardMetaKey::encode(self.group), ShardMetaKey::encode_record(&self.meta));
+        work.put(
+            ShardMetaKey::encode(self.group),
+            ShardMetaKey::encode_record(&self.meta),
+        );
     }
 }
 
@@ -118,26 +153,40 @@ impl Shard {
 pub fn load_meta(read: &dyn Read, group: GroupId) -> Result<Option<ShardMeta>, Error> {
     let stored = ShardMetaKey::encode(group);
     let record = read.get(&stored)?;
-    record.map(|record| ShardMetaKey::decode_record(&stored, &record)).transpose()
+    record
+        .map(|record| ShardMetaKey::decode_record(&stored, &record))
+        .transpose()
 }
 
 impl Step<'_, '_, '_> {
     fn op(&mut self, op: &Op) -> Result<(), Error> {
         match op {
             Op::Write(write) => self.write(write),
-            Op::Merge { incarnation, first, effects } => self.merge(*incarnation, *first, effects),
+            Op::Merge {
+                incarnation,
+                first,
+                effects,
+            } => self.merge(*incarnation, *first, effects),
             Op::CompareBegin { source, snapshot } => {
                 self.compare_begin(*source, snapshot);
                 Ok(())
             }
-            Op::CompareJoin { snapshot, from, to, states } => self.compare_join(snapshot, (from, to), states),
+            Op::CompareJoin {
+                snapshot,
+                from,
+                to,
+                states,
+            } => self.compare_join(snapshot, (from, to), states),
             Op::CompareEnd { snapshot } => {
                 self.compare_end(snapshot);
                 Ok(())
             }
             Op::Trim { through } => self.trim(through),
             Op::DropTombstones { keys } => self.drop_tombstones(keys),
-            Op::EvictOpIds { through_index, floor_ms } => self.evict_op_ids(*through_index, *floor_ms),
+            Op::EvictOpIds {
+                through_index,
+                floor_ms,
+            } => self.evict_op_ids(*through_index, *floor_ms),
         }
     }
 }

@@ -22,12 +22,24 @@ use crate::record::Header;
 
 impl Step<'_, '_, '_> {
     /// What became of an earlier attempt of this op id, if it can be told.
-    pub(super) fn remembered(&self, op_id: OpId, key: &[u8]) -> Result<Option<WriteOutcome>, Error> {
+    pub(super) fn remembered(
+        &self,
+        op_id: OpId,
+        key: &[u8],
+    ) -> Result<Option<WriteOutcome>, Error> {
         if let Some(operation) = self.known(op_id)? {
             let OpIdRecord { dot, context, .. } = operation;
             let same_key = operation.key_hash == key_hash(key);
-            let repeated = WriteOutcome::Written { dot, context, repeated: true };
-            return Ok(Some(if same_key { repeated } else { WriteOutcome::OpIdReused }));
+            let repeated = WriteOutcome::Written {
+                dot,
+                context,
+                repeated: true,
+            };
+            return Ok(Some(if same_key {
+                repeated
+            } else {
+                WriteOutcome::OpIdReused
+            }));
         }
         Ok((op_id.stamp_ms < self.meta.op_floor_ms).then_some(WriteOutcome::OutcomeUnknown))
     }
@@ -40,15 +52,27 @@ impl Step<'_, '_, '_> {
 
     fn known(&self, op_id: OpId) -> Result<Option<OpIdRecord>, Error> {
         let stored = OpIdKey::encode(self.place, op_id.id);
-        let Some(record) = self.get(&stored)? else { return Ok(None) };
+        let Some(record) = self.get(&stored)? else {
+            return Ok(None);
+        };
         let (header, operation) = OpIdKey::decode_record(&stored, &record)?;
         Ok((header.index > self.op_ids_lost_through).then_some(operation))
     }
 
     /// Remembers what an operation did.
-    pub(super) fn enter_op_id(&mut self, op_id: OpId, key: &[u8], dot: Dot, context: &CausalContext) {
-        let operation =
-            OpIdRecord { dot, context: context.clone(), key_hash: key_hash(key), stamp_ms: op_id.stamp_ms };
+    pub(super) fn enter_op_id(
+        &mut self,
+        op_id: OpId,
+        key: &[u8],
+        dot: Dot,
+        context: &CausalContext,
+    ) {
+        let operation = OpIdRecord {
+            dot,
+            context: context.clone(),
+            key_hash: key_hash(key),
+            stamp_ms: op_id.stamp_ms,
+        };
         let record = OpIdKey::encode_record(self.header, &operation);
         self.work.put(OpIdKey::encode(self.place, op_id.id), record);
         if self.meta.op_count == 0 {
@@ -66,12 +90,20 @@ impl Step<'_, '_, '_> {
         // This entry's own ids are not in a record yet.
         let last = through_index.min(self.header.index.saturating_sub(1));
         let mut doomed = Vec::new();
-        let more = visit(self.work, self.place, (self.meta.op_first_index, last), &mut |header, order| {
-            doomed.push((header.index, order));
-            ControlFlow::Continue(())
-        })?;
+        let more = visit(
+            self.work,
+            self.place,
+            (self.meta.op_first_index, last),
+            &mut |header, order| {
+                doomed.push((header.index, order));
+                ControlFlow::Continue(())
+            },
+        )?;
         for (index, order) in doomed {
-            self.meta.op_floor_ms = self.meta.op_floor_ms.max(order.stamp_ms_max.saturating_add(1));
+            self.meta.op_floor_ms = self
+                .meta
+                .op_floor_ms
+                .max(order.stamp_ms_max.saturating_add(1));
             self.meta.op_count = self.meta.op_count.saturating_sub(len(&order));
             self.meta.op_first_index = index.saturating_add(1);
             for id in order.ids {
@@ -100,17 +132,25 @@ pub fn eviction(
     if meta.op_count == 0 {
         return Ok(None);
     }
-    let _seen_all = visit(read, group.into(), (meta.op_first_index, meta.applied), &mut |header, order| {
-        let old = header.hlc.wall_ms().saturating_add(bounds.op_id_age_ms) < now_ms;
-        if excess == 0 && !old {
-            return ControlFlow::Break(());
-        }
-        excess = excess.saturating_sub(len(&order));
-        floor_ms = floor_ms.max(order.stamp_ms_max.saturating_add(1));
-        through = Some(header.index);
-        ControlFlow::Continue(())
-    })?;
-    Ok(through.map(|through_index| Op::EvictOpIds { through_index, floor_ms }))
+    let _seen_all = visit(
+        read,
+        group.into(),
+        (meta.op_first_index, meta.applied),
+        &mut |header, order| {
+            let old = header.hlc.wall_ms().saturating_add(bounds.op_id_age_ms) < now_ms;
+            if excess == 0 && !old {
+                return ControlFlow::Break(());
+            }
+            excess = excess.saturating_sub(len(&order));
+            floor_ms = floor_ms.max(order.stamp_ms_max.saturating_add(1));
+            through = Some(header.index);
+            ControlFlow::Continue(())
+        },
+    )?;
+    Ok(through.map(|through_index| Op::EvictOpIds {
+        through_index,
+        floor_ms,
+    }))
 }
 
 /// Visits order records of the log indexes `first..=last`, oldest first, at most [`OP_ID_EVICTIONS_MAX`]. Breaks when
@@ -125,16 +165,22 @@ fn visit(
     let mut left = OP_ID_EVICTIONS_MAX;
     let mut outcome = Ok(ControlFlow::Continue(()));
     read.scan(&from, &to, &mut |stored, record| {
-        let flow = OpOrderKey::decode_record(stored, record).map(|(header, order)| match left.checked_sub(1) {
-            Some(fewer) => {
-                left = fewer;
-                each(header, order)
+        let flow = OpOrderKey::decode_record(stored, record).map(|(header, order)| {
+            match left.checked_sub(1) {
+                Some(fewer) => {
+                    left = fewer;
+                    each(header, order)
+                }
+                None => ControlFlow::Break(()),
             }
-            None => ControlFlow::Break(()),
         });
         let stop = !matches!(flow, Ok(ControlFlow::Continue(())));
         outcome = flow;
-        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stop {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     outcome
 }

@@ -19,7 +19,10 @@ impl Step<'_, '_, '_> {
     pub(super) fn put_outbox(&mut self, dot: Dot, effect: &Effect) {
         let totals = self.meta.outbox_totals.entry(dot.incarnation).or_default();
         let (record, entered) = OutboxKey::encode_record(self.header, totals.entered, effect);
-        self.meta.outbox_bytes = self.meta.outbox_bytes.saturating_add(entered - totals.entered);
+        self.meta.outbox_bytes = self
+            .meta
+            .outbox_bytes
+            .saturating_add(entered - totals.entered);
         totals.entered = entered;
         self.work.put(OutboxKey::encode(self.place, dot), record);
     }
@@ -42,7 +45,10 @@ impl Step<'_, '_, '_> {
         let totals = self.meta.outbox_totals.entry(incarnation).or_default();
         let bytes = bytes_through.checked_sub(totals.dropped);
         let kept = bytes.and_then(|bytes| self.meta.outbox_bytes.checked_sub(bytes));
-        assert!(kept.is_some() && last > floor, "the outbox drops what it holds, once");
+        assert!(
+            kept.is_some() && last > floor,
+            "the outbox drops what it holds, once"
+        );
         self.meta.outbox_bytes = kept.unwrap_or(0);
         totals.dropped = bytes_through;
         self.meta.outbox_floor.advance(incarnation, last);
@@ -54,7 +60,8 @@ impl Step<'_, '_, '_> {
 fn record(read: &dyn Read, place: Place, dot: Dot) -> Result<OutboxRecord, Error> {
     let stored = OutboxKey::encode(place, dot);
     let record = read.get(&stored)?;
-    let record = record.ok_or_else(|| keys::corrupt(&stored, "an effect that was not dropped is missing"))?;
+    let record = record
+        .ok_or_else(|| keys::corrupt(&stored, "an effect that was not dropped is missing"))?;
     OutboxKey::decode_record(&stored, &record)
 }
 
@@ -108,12 +115,21 @@ pub fn pending(
     acked: u64,
 ) -> Result<(u64, u64, Option<Hlc>), Error> {
     let last = meta.received.get(incarnation);
-    let first_kept = acked.max(meta.outbox_floor.get(incarnation)).saturating_add(1);
+    let first_kept = acked
+        .max(meta.outbox_floor.get(incarnation))
+        .saturating_add(1);
     let entries = last.saturating_sub(acked);
     if first_kept > last {
         return Ok((entries, 0, None));
     }
     let oldest = record(read, group.into(), Dot::new(incarnation, first_kept))?;
-    let entered = meta.outbox_totals.get(&incarnation).map_or(0, |totals| totals.entered);
-    Ok((entries, entered.saturating_sub(oldest.bytes_before), Some(oldest.effect.written_at)))
+    let entered = meta
+        .outbox_totals
+        .get(&incarnation)
+        .map_or(0, |totals| totals.entered);
+    Ok((
+        entries,
+        entered.saturating_sub(oldest.bytes_before),
+        Some(oldest.effect.written_at),
+    ))
 }

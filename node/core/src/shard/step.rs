@@ -54,7 +54,10 @@ impl<'s, 'w, 'e> Step<'s, 'w, 'e> {
     pub(super) fn finish(self) -> Applied {
         if !self.entered.ids.is_empty() {
             let stored = OpOrderKey::encode(self.place, self.header.index);
-            self.work.put(stored, OpOrderKey::encode_record(self.header, &self.entered));
+            self.work.put(
+                stored,
+                OpOrderKey::encode_record(self.header, &self.entered),
+            );
         }
         self.applied
     }

@@ -34,13 +34,17 @@ pub fn scan(
 ) -> Result<(), Error> {
     let (first, end) = VersionKey::range(place, from, to);
     let mut outcome = Ok(());
-    read.scan(&first, &end, &mut |stored, record| match visit(stored, record) {
-        Ok(flow) => flow,
-        Err(error) => {
-            outcome = Err(error);
-            ControlFlow::Break(())
-        }
-    })?;
+    read.scan(
+        &first,
+        &end,
+        &mut |stored, record| match visit(stored, record) {
+            Ok(flow) => flow,
+            Err(error) => {
+                outcome = Err(error);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
     outcome
 }
 
@@ -56,8 +60,16 @@ pub(super) struct Facts {
 impl Facts {
     fn of(set: &SiblingSet) -> Self {
         let live = set.has_live();
-        let tombstones = if live { Vec::new() } else { dots(set).collect() };
-        Self { live, conflict: live && set.is_conflict(), tombstones }
+        let tombstones = if live {
+            Vec::new()
+        } else {
+            dots(set).collect()
+        };
+        Self {
+            live,
+            conflict: live && set.is_conflict(),
+            tombstones,
+        }
     }
 }
 
@@ -75,7 +87,12 @@ impl Step<'_, '_, '_> {
             Some(record) => VersionKey::decode_record(&stored, record)?.1,
             None => SiblingSet::new(),
         };
-        Ok(Held { before: Facts::of(&set), stored, record, set })
+        Ok(Held {
+            before: Facts::of(&set),
+            stored,
+            record,
+            set,
+        })
     }
 
     /// Writes a set back, with the indexes and counts that follow from it. A set without siblings is dropped, unless
@@ -84,7 +101,10 @@ impl Step<'_, '_, '_> {
         let after = Facts::of(&held.set);
         self.index(key, &held.before, &after);
         if !held.set.is_empty() || !held.set.context().within(&self.meta.received) {
-            self.work.put(held.stored, VersionKey::encode_record(self.header, &held.set));
+            self.work.put(
+                held.stored,
+                VersionKey::encode_record(self.header, &held.set),
+            );
         } else if held.record.is_some() {
             self.drop_record(held);
         }
@@ -99,12 +119,21 @@ impl Step<'_, '_, '_> {
     /// Brings indexes and counts from `before` to `after`.
     pub(super) fn index(&mut self, key: &[u8], before: &Facts, after: &Facts) {
         count(&mut self.meta.keys, before.live.into(), after.live.into());
-        count(&mut self.meta.conflicts, before.conflict.into(), after.conflict.into());
-        count(&mut self.meta.tombstones, before.tombstones.len(), after.tombstones.len());
+        count(
+            &mut self.meta.conflicts,
+            before.conflict.into(),
+            after.conflict.into(),
+        );
+        count(
+            &mut self.meta.tombstones,
+            before.tombstones.len(),
+            after.tombstones.len(),
+        );
         if before.conflict != after.conflict {
             let stored = ConflictKey::encode(self.place, key);
             if after.conflict {
-                self.work.put(stored, ConflictKey::encode_record(self.header));
+                self.work
+                    .put(stored, ConflictKey::encode_record(self.header));
             } else {
                 self.work.delete(stored);
             }
@@ -118,7 +147,8 @@ impl Step<'_, '_, '_> {
         }
         for come in after.iter().filter(|dot| !before.contains(dot)) {
             let record = TombstoneKey::encode_record(self.header, key);
-            self.work.put(TombstoneKey::encode(self.place, *come), record);
+            self.work
+                .put(TombstoneKey::encode(self.place, *come), record);
         }
     }
 }
@@ -127,7 +157,10 @@ impl Step<'_, '_, '_> {
 fn count(counter: &mut u64, before: usize, after: usize) {
     let [before, after] = [before, after].map(|counted| u64::try_from(counted).unwrap_or(u64::MAX));
     let counted = counter.saturating_add(after).checked_sub(before);
-    assert!(counted.is_some(), "nothing goes that was not counted when it came");
+    assert!(
+        counted.is_some(),
+        "nothing goes that was not counted when it came"
+    );
     *counter = counted.unwrap_or(0);
 }
 

@@ -21,12 +21,18 @@ impl Step<'_, '_, '_> {
     fn write_once(&mut self, op: &WriteOp) -> Result<WriteOutcome, Error> {
         let held = self.hold(&op.key)?;
         if !condition_holds(&op.intent, &held.set, self.meta) {
-            return Ok(WriteOutcome::VersionMismatch { found: held.set.read_context() });
+            return Ok(WriteOutcome::VersionMismatch {
+                found: held.set.read_context(),
+            });
         }
         let replaced = self.replaced(&op.intent, &held.set);
         let siblings = held.set.siblings();
-        if siblings.len() >= SIBLINGS_MAX && !siblings.iter().any(|sibling| replaced.covers(sibling.dot)) {
-            return Ok(WriteOutcome::TooManySiblings { siblings: siblings.len() });
+        if siblings.len() >= SIBLINGS_MAX
+            && !siblings.iter().any(|sibling| replaced.covers(sibling.dot))
+        {
+            return Ok(WriteOutcome::TooManySiblings {
+                siblings: siblings.len(),
+            });
         }
         let effect = Effect {
             key: op.key.clone(),
@@ -40,7 +46,11 @@ impl Step<'_, '_, '_> {
         let dot = self.next_dot();
         let context = self.take_effect(dot, effect, held);
         self.enter_op_id(op.op_id, &op.key, dot, &context);
-        Ok(WriteOutcome::Written { dot, context, repeated: false })
+        Ok(WriteOutcome::Written {
+            dot,
+            context,
+            repeated: false,
+        })
     }
 
     /// The context a write replaces. A key without a live sibling has nothing to keep: what was deleted on it goes
@@ -49,7 +59,9 @@ impl Step<'_, '_, '_> {
         let replace = match intent {
             WriteIntent::Blind => Replace::Newest,
             WriteIntent::Overwrite | WriteIntent::IfAbsent => Replace::All,
-            WriteIntent::Context(context) | WriteIntent::IfContext(context) => Replace::Exactly(context.clone()),
+            WriteIntent::Context(context) | WriteIntent::IfContext(context) => {
+                Replace::Exactly(context.clone())
+            }
         };
         let mut replaced = set.replaced_by(self.meta.incarnation.zone(), &replace);
         if !set.has_live() {
@@ -62,7 +74,10 @@ impl Step<'_, '_, '_> {
     fn next_dot(&mut self) -> Dot {
         let own = self.meta.incarnation;
         let counter = self.meta.received.get(own).checked_add(1);
-        #[expect(clippy::expect_used, reason = "2^64 writes of one shard do not happen; going on would reuse a dot")]
+        #[expect(
+            clippy::expect_used,
+            reason = "2^64 writes of one shard do not happen; going on would reuse a dot"
+        )]
         let dot = Dot::new(own, counter.expect("a shard's counter does not overflow"));
         self.meta.received.advance(own, dot.counter);
         dot
@@ -70,8 +85,14 @@ impl Step<'_, '_, '_> {
 
     /// Applies an effect to its key, and keeps it for other zones. Its dot is the next of its incarnation and counts as
     /// received. Returns the context its writer may go on with.
-    pub(super) fn take_effect(&mut self, dot: Dot, effect: Effect, mut held: Held) -> CausalContext {
-        held.set.apply(sibling(dot, &effect), &effect.replaced, &self.meta.received);
+    pub(super) fn take_effect(
+        &mut self,
+        dot: Dot,
+        effect: Effect,
+        mut held: Held,
+    ) -> CausalContext {
+        held.set
+            .apply(sibling(dot, &effect), &effect.replaced, &self.meta.received);
         let context = held.set.condensed(put_context(&effect.replaced, dot));
         if self.planted.lose_sibling_in_merge && dot.incarnation != self.meta.incarnation {
             keep_newest(&mut held.set);
@@ -90,7 +111,10 @@ fn condition_holds(intent: &WriteIntent, set: &SiblingSet, meta: &super::ShardMe
         WriteIntent::IfContext(context) if set.is_empty() => {
             context.is_empty() || context.vector().includes(&meta.dropped)
         }
-        WriteIntent::IfContext(context) => set.siblings().iter().all(|sibling| context.covers(sibling.dot)),
+        WriteIntent::IfContext(context) => set
+            .siblings()
+            .iter()
+            .all(|sibling| context.covers(sibling.dot)),
     }
 }
 
@@ -108,10 +132,13 @@ fn sibling(dot: Dot, effect: &Effect) -> Sibling {
 
 /// The planted bug: of several siblings only the newest is left.
 fn keep_newest(set: &mut SiblingSet) {
-    let newest = set.siblings().iter().max_by_key(|sibling| (sibling.written_at, sibling.dot)).cloned();
+    let newest = set
+        .siblings()
+        .iter()
+        .max_by_key(|sibling| (sibling.written_at, sibling.dot))
+        .cloned();
     if let Some(newest) = newest {
         let all = set.read_context();
         set.apply(newest, &all, &meridian_causal::VersionVector::new());
     }
 }
-

@@ -1,0 +1,151 @@
+//! The catalog: zones, nodes, keyspaces and placement, as the control group has agreed on them.
+//!
+//! Every node holds it, most of them as learners; the data plane reads it and never waits for it.
+
+use std::collections::BTreeMap;
+
+use meridian_causal::{Incarnation, ZoneId};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
+
+/// Zones, nodes, keyspaces and placement.
+///
+/// Invariants:
+/// * a keyspace id is never used again;
+/// * the incarnations of all groups that ever were are distinct;
+/// * `revision` grows with each change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// Grows with each change; 0 before the cluster is founded.
+    pub revision: u64,
+    /// Random identity of the cluster.
+    pub cluster_id: u128,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Key that authenticates context tokens.
+    pub token_key: [u8; 32],
+    /// Zones and their names.
+    pub zones: BTreeMap<ZoneId, String>,
+    /// Nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Keyspaces.
+    pub keyspaces: BTreeMap<KeyspaceId, Keyspace>,
+    /// The id the next keyspace gets.
+    pub next_keyspace: KeyspaceId,
+    /// Replicas the control group should have as voters; other nodes follow as learners.
+    pub control_voters: Vec<ReplicaId>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Where clients reach it.
+    pub addr: String,
+    /// Where nodes reach it.
+    pub peer_addr: String,
+    /// Identity of its store; `None` until the node has told it.
+    pub store: Option<u128>,
+    /// Which life of its storage this is.
+    pub generation: Generation,
+}
+
+/// How a keyspace is replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Write locally, ship later; every zone stays writable.
+    Async,
+}
+
+impl Mode {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+        }
+    }
+}
+
+/// A keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyspace {
+    /// Its id.
+    pub id: KeyspaceId,
+    /// Its name, unique among those that exist.
+    pub name: String,
+    /// Its mode.
+    pub mode: Mode,
+    /// Number of shards, fixed at creation.
+    pub shards: u16,
+    /// A group per shard and zone.
+    pub groups: Vec<GroupRecord>,
+}
+
+/// A group as the control group has placed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The group.
+    pub id: GroupId,
+    /// The actor of its dots.
+    pub incarnation: Incarnation,
+    /// The replicas that found it: each starts with them as voters.
+    pub founders: Vec<ReplicaId>,
+    /// The replicas it should have now.
+    pub voters: Vec<ReplicaId>,
+}
+
+impl Catalog {
+    /// The keyspace of that name.
+    pub fn keyspace_named(&self, name: &str) -> Option<&Keyspace> {
+        self.keyspaces
+            .values()
+            .find(|keyspace| keyspace.name == name)
+    }
+
+    /// The group of a shard in a zone.
+    pub fn group_of(
+        &self,
+        keyspace: KeyspaceId,
+        shard: ShardId,
+        zone: ZoneId,
+    ) -> Option<&GroupRecord> {
+        let keyspace = self.keyspaces.get(&keyspace)?;
+        keyspace
+            .groups
+            .iter()
+            .find(|group| group.id.shard == shard && group.id.zone == zone)
+    }
+
+    /// The replica that `node` is now.
+    pub fn replica_of(&self, node: NodeId) -> Option<ReplicaId> {
+        self.nodes
+            .get(&node)
+            .map(|record| ReplicaId::new(node, record.generation))
+    }
+}
+
+impl Keyspace {
+    /// The shard of a key: 64-bit FNV-1a of the key, modulo the number of shards. Clients compute the same.
+    ///
+    /// Source: Fowler, Noll, Vo, "FNV hash", parameters for 64 bits.
+    pub fn shard_of(&self, key: &[u8]) -> ShardId {
+        shard_of(key, self.shards)
+    }
+}
+
+/// See [`Keyspace::shard_of`].
+pub fn shard_of(key: &[u8], shards: u16) -> ShardId {
+    let shard = key_hash(key).checked_rem(u64::from(shards)).unwrap_or(0);
+    ShardId(u16::try_from(shard).unwrap_or(0))
+}
+
+/// The hash that spreads keys over shards.
+pub fn key_hash(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

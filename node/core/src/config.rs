@@ -1,0 +1,132 @@
+//! What a core is told when it is opened.
+
+use meridian_causal::ZoneId;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
+
+/// A zone as the cluster file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneSeed {
+    /// 1-based position in the cluster file, stable for the life of the cluster.
+    pub id: ZoneId,
+    /// Its name, unique.
+    pub name: String,
+}
+
+/// A node as the cluster file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSeed {
+    /// Unique in the cluster, 1 to 2^32-1.
+    pub id: NodeId,
+    /// Its name, unique.
+    pub name: String,
+    /// The zone it stands in.
+    pub zone: ZoneId,
+    /// Where clients and operators reach it, `host:port`.
+    pub addr: String,
+    /// Where other nodes reach it, `host:port`.
+    pub peer_addr: String,
+}
+
+/// The cluster file: it seeds the first start; afterwards the control group's catalog rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSeed {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its zones.
+    pub zones: Vec<ZoneSeed>,
+    /// Its nodes.
+    pub nodes: Vec<NodeSeed>,
+}
+
+/// Timing of a core, in milliseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often the driver sends [`Input::Tick`](crate::Input); one Raft tick.
+    pub tick_ms: u64,
+    /// Ticks between heartbeats of a data group.
+    pub heartbeat_ticks: usize,
+    /// Least number of ticks without a leader before an election in a data group.
+    pub election_ticks: usize,
+    /// The control group spans zones: its timeouts are these many times longer.
+    pub control_factor: usize,
+    /// How often a receiver repeats its exchange subscription when nothing arrives.
+    pub exchange_interval_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            tick_ms: 50,
+            heartbeat_ticks: 2,
+            election_ticks: 10,
+            control_factor: 2,
+            exchange_interval_ms: 100,
+        }
+    }
+}
+
+/// Bounds of a core that an operator or an experiment may set; the rest stand in [`crate::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of effects a shard keeps for zones that have not received them; past it a zone catches up by comparing.
+    pub outbox_bytes_max: u64,
+    /// Bytes of Raft log a group keeps for followers that lag; past it they get a group image.
+    pub log_bytes_max: u64,
+    /// Entries of Raft log a group keeps.
+    pub log_entries_max: u64,
+    /// Op ids remembered per shard.
+    pub op_ids_max: u64,
+    /// How long an op id is remembered, in milliseconds.
+    pub op_id_age_ms: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            outbox_bytes_max: 256 << 20,
+            log_bytes_max: 8 << 20,
+            log_entries_max: 4096,
+            op_ids_max: 1_000_000,
+            op_id_age_ms: 3_600_000,
+        }
+    }
+}
+
+/// Bugs that experiments plant on purpose, to see their checker catch them. Empty in every shipped configuration; the
+/// shell has no way to set it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlantedBugs {
+    /// A merge keeps only the newest sibling.
+    pub lose_sibling_in_merge: bool,
+    /// Replies leave before the batch they depend on is durable.
+    pub reply_before_durable: bool,
+    /// Op ids are forgotten at a restart.
+    pub forget_op_ids_at_restart: bool,
+}
+
+/// What one core is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// The node this core belongs to.
+    pub node: NodeId,
+    /// The cluster file.
+    pub seed: ClusterSeed,
+    /// Which of the node's cores this is; core 0 also runs the control group and admission.
+    pub core_index: u32,
+    /// How many cores the node has; a shard lives on core `shard % core_count`.
+    pub core_count: u32,
+    /// Unpredictable bytes: the only source of chance in the core, of its token keys, incarnations and timeouts.
+    pub entropy: [u8; 32],
+    /// Shards of a keyspace that does not say.
+    pub default_shards: u16,
+    /// Timing.
+    pub timing: Timing,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// Emit [`Observation`](crate::output::Observation)s for checkers.
+    pub observe: bool,
+    /// Bugs planted by an experiment.
+    pub planted: PlantedBugs,
+}

@@ -1,0 +1,136 @@
+//! What each command does to the catalog.
+
+use super::{ControlOp, placement};
+use crate::catalog::{Catalog, GroupRecord};
+use crate::error::Error;
+use crate::ids::{GroupId, KeyspaceId, NodeId, ReplicaId};
+use crate::limits::{KEYSPACE_NAME_BYTES_MAX, KEYSPACES_MAX, SHARDS_MAX};
+use crate::request::Response;
+
+pub(super) fn apply(catalog: &mut Catalog, op: ControlOp) -> Result<Response, Error> {
+    match op {
+        ControlOp::Found(first) => {
+            if catalog.revision == 0 {
+                *catalog = *first;
+            }
+            Ok(Response::KeyspaceCreated(KeyspaceId::DEFAULT))
+        }
+        ControlOp::KeyspaceCreate {
+            name,
+            shards,
+            nonce,
+        } => create(catalog, &name, shards, nonce),
+        ControlOp::KeyspaceDelete { name } => delete(catalog, &name),
+        ControlOp::Admit {
+            node,
+            store,
+            wiped,
+            nonce,
+        } => {
+            admit(catalog, node, store, wiped, nonce);
+            Ok(Response::KeyspaceCreated(KeyspaceId::CONTROL))
+        }
+    }
+}
+
+fn create(catalog: &mut Catalog, name: &str, shards: u16, nonce: u64) -> Result<Response, Error> {
+    if catalog.keyspace_named(name).is_some() {
+        return Err(Error::KeyspaceExists);
+    }
+    check_name(name)?;
+    if shards == 0 || shards > SHARDS_MAX {
+        return Err(Error::InvalidArgument {
+            message: format!("{shards} shards; between 1 and {SHARDS_MAX} are possible"),
+        });
+    }
+    if catalog.keyspaces.len() >= KEYSPACES_MAX {
+        return Err(Error::InvalidArgument {
+            message: format!("{KEYSPACES_MAX} keyspaces exist already"),
+        });
+    }
+    let id = catalog.next_keyspace;
+    catalog.next_keyspace = KeyspaceId(id.0.saturating_add(1));
+    let keyspace = placement::keyspace(catalog, id, name, shards, nonce);
+    catalog.keyspaces.insert(id, keyspace);
+    Ok(Response::KeyspaceCreated(id))
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > KEYSPACE_NAME_BYTES_MAX || !name.chars().all(allowed) {
+        let message = format!(
+            "a keyspace name has 1 to {KEYSPACE_NAME_BYTES_MAX} letters, digits, '-', '_' or '.', not {name:?}"
+        );
+        return Err(Error::InvalidArgument { message });
+    }
+    Ok(())
+}
+
+fn delete(catalog: &mut Catalog, name: &str) -> Result<Response, Error> {
+    let Some(id) = catalog.keyspace_named(name).map(|keyspace| keyspace.id) else {
+        return Err(Error::KeyspaceNotFound);
+    };
+    catalog.keyspaces.remove(&id);
+    Ok(Response::KeyspaceDeleted(id))
+}
+
+/// Records a node's store. A wiped one is a new life of the node: it gets a new generation and so new replica ids (protocol rule 6), and shards whose only replica it was are founded anew under a new incarnation
+/// (rule 5).
+fn admit(catalog: &mut Catalog, node: NodeId, store: u128, wiped: bool, nonce: u64) {
+    let Some(record) = catalog.nodes.get_mut(&node) else {
+        return;
+    };
+    if record.store == Some(store) || (!wiped && record.store.is_some()) {
+        return;
+    }
+    record.store = Some(store);
+    if !wiped {
+        return;
+    }
+    let old = ReplicaId::new(node, record.generation);
+    record.generation = record.generation.saturating_add(1);
+    let new = ReplicaId::new(node, record.generation);
+    replace(&mut catalog.control_voters, old, new);
+    let affected: Vec<GroupId> = catalog
+        .keyspaces
+        .values()
+        .flat_map(|keyspace| &keyspace.groups)
+        .filter(|group| group.voters.contains(&old))
+        .map(|group| group.id)
+        .collect();
+    for id in affected {
+        let incarnation = placement::incarnation(
+            catalog,
+            GroupId {
+                epoch: id.epoch.saturating_add(1),
+                ..id
+            },
+            nonce,
+        );
+        let groups = catalog
+            .keyspaces
+            .get_mut(&id.keyspace)
+            .map(|keyspace| &mut keyspace.groups);
+        let Some(group) = groups.and_then(|groups| groups.iter_mut().find(|group| group.id == id))
+        else {
+            continue;
+        };
+        if group.voters == [old] {
+            let epoch = id.epoch.saturating_add(1);
+            *group = GroupRecord {
+                id: GroupId { epoch, ..id },
+                incarnation,
+                founders: vec![new],
+                voters: vec![new],
+            };
+        } else {
+            replace(&mut group.voters, old, new);
+        }
+    }
+}
+
+fn replace(replicas: &mut [ReplicaId], old: ReplicaId, new: ReplicaId) {
+    for replica in replicas.iter_mut().filter(|replica| **replica == old) {
+        *replica = new;
+    }
+}

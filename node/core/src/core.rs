@@ -1,0 +1,393 @@
+//! The core: many groups, one turn.
+//!
+//! This file holds the loop of the crate's header and nothing else; where a request goes is in `route`, what happens
+//! with time in `timers`, which groups there are in `placement`, views for followers in `images`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use meridian_storage::{Batch, Durability, Engine};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::admission::Admission;
+use crate::catalog::Catalog;
+use crate::config::CoreConfig;
+use crate::error::{Error, OpenError};
+use crate::exchange::{Arrived, ExchangeContext};
+use crate::group::{Group, Outcome, RoleChange, TurnContext};
+use crate::ids::{GroupId, NodeId};
+use crate::images::Images;
+use crate::limits::VIEWS_MAX;
+use crate::message::PeerMessage;
+use crate::output::{Input, Notice, Outputs, Turn};
+use crate::time::Now;
+use crate::waiting::Waiting;
+use crate::workspace::Workspace;
+
+/// A node's state machine, or one of several of a node, each with shards of its own.
+pub struct Core {
+    pub(crate) config: CoreConfig,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) rng: StdRng,
+    /// Random per start: tells this core's proposals from those of its former self.
+    pub(crate) boot: u64,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    /// Groups that may have something to do.
+    pub(crate) active: BTreeSet<GroupId>,
+    /// Groups of the turn being written.
+    writing: Vec<GroupId>,
+    pub(crate) waiting: Waiting,
+    /// Core 0 only.
+    pub(crate) admission: Option<Admission>,
+    pub(crate) images: Images,
+    /// Ranges of groups that are gone.
+    pub(crate) dropped: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) seed_checked: bool,
+    pub(crate) disk_full: bool,
+    /// A write failed: nothing is served any more.
+    poisoned: bool,
+}
+
+impl Core {
+    /// Opens a core over what its engine holds.
+    ///
+    /// # Errors
+    /// The store belongs to another node, does not read, or the configuration makes no sense.
+    pub fn open(config: CoreConfig, engine: Arc<dyn Engine>, now: Now) -> Result<Self, OpenError> {
+        if config.core_index >= config.core_count {
+            let message = format!(
+                "core {} of {} does not exist",
+                config.core_index, config.core_count
+            );
+            return Err(OpenError::Config { message });
+        }
+        let mut rng = StdRng::from_seed(config.entropy);
+        let boot = rng.random();
+        let admission = match config.core_index {
+            0 => Some(Admission::open(&*engine, &config, &mut rng)?),
+            _ => None,
+        };
+        let mut core = Self {
+            config,
+            engine,
+            rng,
+            boot,
+            catalog: Arc::new(Catalog::default()),
+            groups: BTreeMap::new(),
+            active: BTreeSet::new(),
+            writing: Vec::new(),
+            waiting: Waiting::default(),
+            admission,
+            images: Images::default(),
+            dropped: Vec::new(),
+            seed_checked: false,
+            disk_full: false,
+            poisoned: false,
+        };
+        core.open_groups(now)?;
+        Ok(core)
+    }
+
+    /// The catalog as this core knows it; revision 0 until it knows one.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog)
+    }
+
+    /// Takes one input.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Outputs) {
+        match input {
+            Input::Tick => self.tick(now, out),
+            Input::Peer { from, message } => self.peer(now, from, message, out),
+            Input::Request {
+                id,
+                deadline_ns,
+                request,
+            } => {
+                let origin = crate::waiting::Origin::Driver(id);
+                if self.poisoned {
+                    out.replies.push((id, Err(Error::Poisoned)));
+                } else {
+                    self.request(now, origin, deadline_ns, request, out);
+                }
+            }
+            Input::Catalog(catalog) => self.adopt(catalog, now, out),
+            Input::Disk { full } => self.disk_full = full,
+        }
+    }
+
+    fn peer(&mut self, now: Now, from: NodeId, message: PeerMessage, out: &mut Outputs) {
+        if self.poisoned {
+            return;
+        }
+        match message {
+            PeerMessage::Raft { group, message } => self.raft_message(now, group, *message, out),
+            PeerMessage::Forward {
+                id,
+                deadline_ms,
+                request,
+            } => {
+                let origin = crate::waiting::Origin::Peer(from, id);
+                self.request(now, origin, now.after_ms(deadline_ms), *request, out);
+            }
+            PeerMessage::Forwarded { id, result } => self.forwarded(id, *result, out),
+            PeerMessage::Exchange {
+                keyspace,
+                shard,
+                from_zone,
+                to_zone,
+                reply_to,
+                passed,
+                body,
+            } => {
+                let Some(record) = self.catalog.group_of(keyspace, shard, to_zone) else {
+                    return;
+                };
+                let group = record.id;
+                let leads = self.groups.get(&group).is_some_and(Group::established);
+                if leads {
+                    let arrived = Arrived {
+                        from_zone,
+                        reply_to,
+                        body,
+                    };
+                    self.with_exchange(now, group, out, |group, context, out| {
+                        group.exchange_receive(arrived, context, out);
+                    });
+                } else if let Some(leader) = self.leader_elsewhere(group).filter(|_| !passed) {
+                    let message = PeerMessage::Exchange {
+                        keyspace,
+                        shard,
+                        from_zone,
+                        to_zone,
+                        reply_to,
+                        passed: true,
+                        body,
+                    };
+                    out.messages.push((leader, message));
+                }
+            }
+            PeerMessage::Image { group, body } => self.image_message(now, from, group, body, out),
+            PeerMessage::Admission(message) => {
+                if let Some(admission) = &mut self.admission {
+                    admission.receive(from, message, &self.config, &self.catalog, out);
+                }
+            }
+        }
+    }
+
+    /// The node that leads a group, when it is not this one.
+    pub(crate) fn leader_elsewhere(&self, group: GroupId) -> Option<NodeId> {
+        let leader = match self.groups.get(&group) {
+            Some(local) => local.leader(),
+            None => self
+                .placed(group)
+                .and_then(|record| record.voters.first())
+                .map(|replica| replica.node()),
+        };
+        leader.filter(|leader| *leader != self.config.node)
+    }
+
+    fn raft_message(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        message: raft::eraftpb::Message,
+        out: &mut Outputs,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if message.to != group.replica.0 {
+            return;
+        }
+        if message.msg_type == i32::from(raft::eraftpb::MessageType::MsgSnapshot) {
+            out.messages.extend(group.begin_install(message, now));
+        } else {
+            group.receive(message, &mut self.rng);
+        }
+        self.after_raft(id, out);
+    }
+
+    /// What must follow every call into a group's Raft.
+    pub(crate) fn after_raft(&mut self, id: GroupId, out: &mut Outputs) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if group.has_work() || group.has_pages() {
+            self.active.insert(id);
+        }
+        let Some(change) = group.note_role(self.config.observe, out) else {
+            return;
+        };
+        group.exchange_role(change);
+        if change == RoleChange::Lost {
+            let reads = group.fail_reads();
+            let leader = group.leader();
+            for waiter in self.waiting.writes_in(id) {
+                self.answer(waiter.origin, Err(waiter.what.unseen()), out);
+            }
+            for ticket in reads {
+                if let Some(waiter) = self.waiting.take(ticket) {
+                    self.answer(waiter.origin, Err(Error::NotLeader { leader }), out);
+                }
+            }
+        }
+    }
+
+    /// Runs something of a group's exchange.
+    pub(crate) fn with_exchange(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        out: &mut Outputs,
+        act: impl FnOnce(&mut Group, &mut ExchangeContext<'_>, &mut Outputs),
+    ) {
+        let open: usize = self
+            .groups
+            .values()
+            .map(|group| group.exchange.views())
+            .sum();
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        let mut context = ExchangeContext {
+            now,
+            config: &self.config,
+            catalog: &self.catalog,
+            engine: &*self.engine,
+            rng: &mut self.rng,
+            views_left: VIEWS_MAX
+                .saturating_sub(open)
+                .saturating_sub(self.images.len()),
+        };
+        act(group, &mut context, out);
+        if group.queued() > 0 {
+            self.active.insert(id);
+        }
+    }
+
+    /// What is to be written, if anything is to be done. [`Core::wrote`] must follow before any other call.
+    pub fn turn(&mut self, now: Now, out: &mut Outputs) -> Option<Turn> {
+        if self.poisoned {
+            return None;
+        }
+        match self.collect(now, out) {
+            Ok(turn) => turn,
+            Err(error) => {
+                // State that does not apply here would apply elsewhere: going on would let replicas drift apart.
+                out.notices.push(Notice::Damaged {
+                    detail: error.to_string(),
+                });
+                self.failed(now, out);
+                None
+            }
+        }
+    }
+
+    fn collect(&mut self, now: Now, out: &mut Outputs) -> Result<Option<Turn>, Error> {
+        self.open_wanted_images(now);
+        let engine = Arc::clone(&self.engine);
+        let mut work = Workspace::new(&*engine, self.config.observe);
+        let mut sync = false;
+        for (from, to) in self.dropped.drain(..) {
+            work.delete_range(from, to);
+        }
+        if let Some(admission) = self
+            .admission
+            .as_mut()
+            .filter(|admission| admission.has_writes())
+        {
+            admission.collect(&mut work);
+            sync = true;
+        }
+        let mut catalog_changed = false;
+        for id in std::mem::take(&mut self.active) {
+            let Some(group) = self.groups.get_mut(&id) else {
+                continue;
+            };
+            if group.has_pages() {
+                sync = true;
+                group.write_pages(&mut work)?;
+            }
+            let context = TurnContext {
+                now,
+                bounds: &self.config.bounds,
+                observe: self.config.observe,
+            };
+            let collected = group.collect(&context, &mut work, out)?;
+            sync |= collected.sync;
+            catalog_changed |= collected.catalog_changed;
+            self.writing.push(id);
+            for waiter in collected.refused {
+                self.refused(waiter, out);
+            }
+        }
+        if catalog_changed {
+            self.read_catalog(now, out)?;
+        }
+        if self.writing.is_empty() && work.is_empty() {
+            return Ok(None);
+        }
+        let batch: Batch = work.into_batch();
+        let sync = sync && !self.config.planted.reply_before_durable;
+        let durability = if sync {
+            Durability::Synced
+        } else {
+            Durability::Buffered
+        };
+        Ok(Some(Turn { batch, durability }))
+    }
+
+    /// The turn's batch is written as it asked for: everything that waited for it leaves.
+    pub fn wrote(&mut self, now: Now, out: &mut Outputs) {
+        if let Some(admission) = &mut self.admission {
+            admission.settle(out);
+        }
+        for id in std::mem::take(&mut self.writing) {
+            self.finish_image(now, id, out);
+            let Some(group) = self.groups.get_mut(&id) else {
+                continue;
+            };
+            let settled = group.settle(out);
+            group.impose_timeout(&mut self.rng);
+            if settled.again {
+                self.active.insert(id);
+            }
+            for outcome in settled.outcomes {
+                self.outcome(outcome, out);
+            }
+            for ticket in settled.reads {
+                self.release(ticket, out);
+            }
+            self.after_raft(id, out);
+            self.with_exchange(now, id, out, Group::exchange_flush);
+        }
+        self.join_cluster(now, out);
+    }
+
+    /// A write failed: it may or may not be on disk, so nothing more is said or served (the store is poisoned).
+    pub fn failed(&mut self, _now: Now, out: &mut Outputs) {
+        self.poisoned = true;
+        self.writing.clear();
+        for waiter in self.waiting.all() {
+            self.answer(waiter.origin, Err(Error::Poisoned), out);
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome, out: &mut Outputs) {
+        let (waiter, result) = match outcome {
+            Outcome::Control(waiter, result) => (waiter, result),
+            Outcome::Write(waiter, op_id, outcome) => {
+                (waiter, crate::route::written(op_id, outcome, self.zone()))
+            }
+        };
+        if waiter.node != self.config.node || waiter.boot != self.boot {
+            return;
+        }
+        if let Some(waiting) = self.waiting.take(waiter.ticket) {
+            self.answer(waiting.origin, result, out);
+        }
+    }
+}

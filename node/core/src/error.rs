@@ -1,0 +1,215 @@
+//! Why a request was not done, and whether it may have had an effect (design, section 6).
+
+use meridian_causal::{CausalContext, OpId};
+use meridian_storage::StorageError;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::NodeId;
+
+/// Whether a failed operation may have taken effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EffectOf {
+    /// Surely not.
+    None,
+    /// Surely.
+    Applied,
+    /// It cannot be said.
+    Unknown,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Error)]
+pub enum Error {
+    /// The leader is elsewhere and the request was forwarded already, or no leader is known yet.
+    #[error("this node does not lead the shard")]
+    NotLeader {
+        /// The leader, as far as it is known.
+        leader: Option<NodeId>,
+    },
+    /// No majority of the group's replicas answers; said only when nothing was proposed.
+    #[error("no majority of the shard's replicas is reachable")]
+    NoQuorum,
+    /// The write was proposed and its commit not seen in time, or its op id is older than what is remembered.
+    #[error("the outcome of operation {op_id} is not known")]
+    OutcomeUnknown {
+        /// The op id to retry with.
+        op_id: OpId,
+    },
+    /// A read or a change of the catalog did not finish in time.
+    #[error("not finished in time")]
+    DeadlineExceeded {
+        /// Whether it may have taken effect.
+        effect: EffectOf,
+    },
+    /// The condition of the write did not hold.
+    #[error("the key holds another version than the condition names")]
+    VersionMismatch {
+        /// Context of what was found.
+        found: CausalContext,
+    },
+    /// The key holds too many siblings for another one.
+    #[error("key holds {siblings} siblings, at most {limit} before they must be resolved")]
+    TooManySiblings {
+        /// How many it holds.
+        siblings: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A queue of the core is full.
+    #[error("overloaded: {what} is full")]
+    Overloaded {
+        /// Which queue.
+        what: String,
+    },
+    /// The disk has no room.
+    #[error("the disk is full")]
+    DiskFull,
+    /// An argument is out of its limits.
+    #[error("{what} of {found} exceeds {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// An argument makes no sense.
+    #[error("{message}")]
+    InvalidArgument {
+        /// What is wrong with which argument.
+        message: String,
+    },
+    /// The op id was used for another key before.
+    #[error("operation {op_id} was used for another key")]
+    OpIdReused {
+        /// The op id.
+        op_id: OpId,
+    },
+    /// No keyspace of that name or id.
+    #[error("keyspace is not known")]
+    KeyspaceNotFound,
+    /// A keyspace of that name exists.
+    #[error("keyspace exists already")]
+    KeyspaceExists,
+    /// Stored bytes are damaged.
+    #[error("stored data is damaged: {detail}")]
+    Corruption {
+        /// Where, and how it shows.
+        detail: String,
+    },
+    /// A durable write failed; the node stops serving.
+    #[error("the store failed a write and stopped")]
+    Poisoned,
+    /// The node has not been admitted to the cluster yet.
+    #[error("the node is not a member of the cluster yet")]
+    NotAdmitted,
+}
+
+impl Error {
+    /// Stable name of the error on the wire (design, section 6).
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotLeader { .. } => "NOT_LEADER",
+            Self::NoQuorum => "NO_QUORUM",
+            Self::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
+            Self::DeadlineExceeded { .. } => "DEADLINE_EXCEEDED",
+            Self::VersionMismatch { .. } => "VERSION_MISMATCH",
+            Self::TooManySiblings { .. } => "TOO_MANY_SIBLINGS",
+            Self::Overloaded { .. } => "OVERLOADED",
+            Self::DiskFull => "DISK_FULL",
+            Self::TooLarge { .. } => "TOO_LARGE",
+            Self::InvalidArgument { .. } => "INVALID_ARGUMENT",
+            Self::OpIdReused { .. } => "OP_ID_REUSED",
+            Self::KeyspaceNotFound => "KEYSPACE_NOT_FOUND",
+            Self::KeyspaceExists => "KEYSPACE_EXISTS",
+            Self::Corruption { .. } => "CORRUPTION",
+            Self::Poisoned => "POISONED",
+            Self::NotAdmitted => "NOT_ADMITTED",
+        }
+    }
+
+    /// Whether the operation may have taken effect.
+    pub const fn effect(&self) -> EffectOf {
+        match self {
+            Self::OutcomeUnknown { .. } | Self::Poisoned => EffectOf::Unknown,
+            Self::DeadlineExceeded { effect } => *effect,
+            Self::NotLeader { .. }
+            | Self::NoQuorum
+            | Self::VersionMismatch { .. }
+            | Self::TooManySiblings { .. }
+            | Self::Overloaded { .. }
+            | Self::DiskFull
+            | Self::TooLarge { .. }
+            | Self::InvalidArgument { .. }
+            | Self::OpIdReused { .. }
+            | Self::KeyspaceNotFound
+            | Self::KeyspaceExists
+            | Self::Corruption { .. }
+            | Self::NotAdmitted => EffectOf::None,
+        }
+    }
+
+    /// Whether the same request, sent again with the same op id, may succeed.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotLeader { .. }
+            | Self::NoQuorum
+            | Self::OutcomeUnknown { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::Overloaded { .. }
+            | Self::NotAdmitted => true,
+            Self::VersionMismatch { .. }
+            | Self::TooManySiblings { .. }
+            | Self::DiskFull
+            | Self::TooLarge { .. }
+            | Self::InvalidArgument { .. }
+            | Self::OpIdReused { .. }
+            | Self::KeyspaceNotFound
+            | Self::KeyspaceExists
+            | Self::Corruption { .. }
+            | Self::Poisoned => false,
+        }
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::DiskFull { .. } => Self::DiskFull,
+            StorageError::Poisoned => Self::Poisoned,
+            other => Self::Corruption {
+                detail: other.to_string(),
+            },
+        }
+    }
+}
+
+/// Why a core could not be opened.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum OpenError {
+    /// The store belongs to another node or cluster.
+    #[error(
+        "the store belongs to node {node} of cluster {cluster:?}, not to node {wanted_node} of {wanted_cluster:?}"
+    )]
+    ForeignStore {
+        /// The cluster it belongs to.
+        cluster: String,
+        /// The node it belongs to.
+        node: NodeId,
+        /// The cluster configured.
+        wanted_cluster: String,
+        /// The node configured.
+        wanted_node: NodeId,
+    },
+    /// The configuration makes no sense.
+    #[error("{message}")]
+    Config {
+        /// What is wrong.
+        message: String,
+    },
+    /// What is stored does not read.
+    #[error("{0}")]
+    Store(#[from] Error),
+}

@@ -1,0 +1,436 @@
+//! Catching up by comparing key ranges, when the sender no longer keeps the effects that are missing (rule 11).
+//!
+//! The receiver drives: it opens a view at the sender (vector S), logs `CompareBegin(S)`, walks the key ranges of the
+//! view by hash, fetches and joins the states of those that differ, and logs `CompareEnd(S)`, which makes its vector the
+//! maximum of both. Until then the shard takes no ordered effect of an incarnation that S is ahead of. A view that is
+//! lost, or a receiving leader that changes, starts over with another view; joins done are kept, being joins.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use meridian_causal::{VersionVector, ZoneId};
+use rand::Rng;
+
+use super::ExchangeContext;
+use super::sender::CompareView;
+use crate::command::Op;
+use crate::error::Error;
+use crate::group::Group;
+use crate::ids::NodeId;
+use crate::limits::{
+    COMPARE_RANGE_KEYS, COMPARE_RANGES_MAX, COMPARE_STATES_BYTES_MAX, VIEW_IDLE_MS_MAX,
+};
+use crate::message::Exchange;
+use crate::output::{Notice, Outputs};
+use crate::shard::compare;
+use crate::time::Now;
+
+/// A question not answered for this long is asked again.
+const RETRY_MS: u64 = 1_000;
+
+/// Times a question is asked before the comparison starts over.
+const ASKED_MAX: u32 = 10;
+
+/// A comparison as the receiving leader drives it.
+pub(super) struct Comparing {
+    zone: ZoneId,
+    session: u64,
+    phase: Phase,
+    /// Ranges told and not looked at: first key, end, hash.
+    ranges: VecDeque<(Bytes, Bytes, u128)>,
+    asked_at: Now,
+    asked: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    /// Waits for the view.
+    Opening,
+    /// `CompareBegin` is proposed; waits for it to be applied.
+    Beginning(VersionVector),
+    /// Waits for hashes from this key on.
+    Hashing(Bytes),
+    /// Waits for the states of this range.
+    Fetching(Bytes, Bytes),
+    /// `CompareEnd` is proposed; waits for it to be applied.
+    Ending,
+}
+
+impl Group {
+    /// Starts to compare with `zone`, unless a comparison is under way.
+    fn compare_start(
+        &mut self,
+        zone: ZoneId,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        if self.exchange.receiver.comparing.is_some() {
+            return;
+        }
+        self.exchange.receiver.comparing = Some(Comparing {
+            zone,
+            session: context.rng.random(),
+            phase: Phase::Opening,
+            ranges: VecDeque::new(),
+            asked_at: context.now,
+            asked: 0,
+        });
+        out.notices.push(Notice::Comparing { group: self.id });
+        self.compare_ask(context, out);
+    }
+
+    /// Asks what the phase waits for.
+    fn compare_ask(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+            return;
+        };
+        comparing.asked_at = context.now;
+        comparing.asked = comparing.asked.saturating_add(1);
+        let (zone, session) = (comparing.zone, comparing.session);
+        let body = match comparing.phase.clone() {
+            Phase::Opening => Exchange::CompareOpen { session },
+            Phase::Hashing(from) => Exchange::CompareHashes { session, from },
+            Phase::Fetching(from, to) => Exchange::CompareFetch { session, from, to },
+            Phase::Beginning(_) | Phase::Ending => return,
+        };
+        if let Some(node) = self.node_of(zone, context) {
+            self.say((zone, node), body, context, out);
+        }
+    }
+
+    /// An answer of the zone compared with.
+    pub(super) fn compare_answered(
+        &mut self,
+        zone: ZoneId,
+        body: Exchange,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        if body == Exchange::MustCompare {
+            self.compare_start(zone, context, out);
+            return;
+        }
+        let Some(comparing) = self
+            .exchange
+            .receiver
+            .comparing
+            .as_mut()
+            .filter(|comparing| comparing.zone == zone)
+        else {
+            return;
+        };
+        let session = comparing.session;
+        match (body, comparing.phase.clone()) {
+            (
+                Exchange::CompareOpened {
+                    session: of,
+                    snapshot,
+                },
+                Phase::Opening,
+            ) if of == session => {
+                comparing.phase = Phase::Beginning(snapshot.clone());
+                self.exchange.receiver.forget_proposed();
+                self.enqueue(Op::CompareBegin {
+                    source: zone,
+                    snapshot,
+                });
+            }
+            (
+                Exchange::CompareRanges {
+                    session: of,
+                    from,
+                    ranges,
+                },
+                Phase::Hashing(asked),
+            ) if of == session && from == asked => {
+                comparing.asked = 0;
+                let mut start = from;
+                for (end, hash) in ranges {
+                    comparing.ranges.push_back((start, end.clone(), hash));
+                    start = end;
+                }
+                self.compare_next(&start, context, out);
+            }
+            (
+                Exchange::CompareStates {
+                    session: of,
+                    from,
+                    to,
+                    states,
+                },
+                Phase::Fetching(asked, end),
+            ) if of == session && from == asked => {
+                comparing.asked = 0;
+                self.compare_joined(from, to, states, end, context, out);
+            }
+            (Exchange::CompareLost { session: of }, _) if of == session => {
+                self.compare_restart(zone, context, out)
+            }
+            // Answers to questions that were answered before.
+            (_, _) => {}
+        }
+    }
+
+    fn compare_restart(
+        &mut self,
+        zone: ZoneId,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        self.exchange.receiver.comparing = None;
+        self.compare_start(zone, context, out);
+    }
+
+    fn snapshot(&self) -> Option<VersionVector> {
+        let compare = self.shard()?.meta().compare.as_ref()?;
+        Some(compare.snapshot.clone())
+    }
+
+    /// Joins the states fetched and goes on.
+    fn compare_joined(
+        &mut self,
+        from: Bytes,
+        to: Bytes,
+        states: Vec<(Bytes, Bytes)>,
+        end: Bytes,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        let Some(snapshot) = self.snapshot() else {
+            return;
+        };
+        self.enqueue(Op::CompareJoin {
+            snapshot,
+            from,
+            to: to.clone(),
+            states,
+        });
+        let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+            return;
+        };
+        if to == end {
+            self.compare_next(&end, context, out);
+        } else {
+            comparing.phase = Phase::Fetching(to, end);
+            self.compare_ask(context, out);
+        }
+    }
+
+    /// Looks at ranges until one differs; at the last one told, asks for more or ends.
+    fn compare_next(
+        &mut self,
+        last_end: &Bytes,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        loop {
+            let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+                return;
+            };
+            let Some((from, to, hash)) = comparing.ranges.pop_front() else {
+                break;
+            };
+            let ours = match compare::range_hash(context.engine, self.id, &from, &to) {
+                Ok(ours) => ours,
+                Err(error) => {
+                    out.notices.push(Notice::Damaged {
+                        detail: error.to_string(),
+                    });
+                    return;
+                }
+            };
+            if ours != hash {
+                let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+                    return;
+                };
+                comparing.phase = Phase::Fetching(from, to);
+                self.compare_ask(context, out);
+                return;
+            }
+        }
+        let snapshot = self.snapshot();
+        let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+            return;
+        };
+        if last_end.is_empty() {
+            comparing.phase = Phase::Ending;
+            if let Some(snapshot) = snapshot {
+                self.enqueue(Op::CompareEnd { snapshot });
+            }
+        } else {
+            comparing.phase = Phase::Hashing(last_end.clone());
+            self.compare_ask(context, out);
+        }
+    }
+
+    /// After a turn: what was waited for may have been applied.
+    pub(super) fn compare_proceed(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let applied = self.snapshot();
+        let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+            return;
+        };
+        match &comparing.phase {
+            Phase::Beginning(snapshot) if applied.as_ref() == Some(snapshot) => {
+                comparing.phase = Phase::Hashing(Bytes::new());
+                comparing.asked = 0;
+                self.compare_ask(context, out);
+            }
+            Phase::Ending if applied.is_none() => {
+                self.exchange.receiver.comparing = None;
+                self.exchange.receiver.forget_proposed();
+                out.notices.push(Notice::Compared { group: self.id });
+            }
+            Phase::Opening
+            | Phase::Beginning(_)
+            | Phase::Hashing(_)
+            | Phase::Fetching(..)
+            | Phase::Ending => {}
+        }
+    }
+
+    /// Asks again what was not answered, and takes up a comparison that a former leader left open.
+    pub(super) fn compare_retry(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let logged = self
+            .shard()
+            .and_then(|shard| shard.meta().compare.as_ref())
+            .map(|compare| compare.source);
+        let Some(comparing) = self.exchange.receiver.comparing.as_ref() else {
+            if let Some(zone) = logged {
+                self.compare_start(zone, context, out);
+            }
+            return;
+        };
+        if context.now.mono_ns < comparing.asked_at.after_ms(RETRY_MS) {
+            return;
+        }
+        let zone = comparing.zone;
+        let waits_for_log = matches!(comparing.phase, Phase::Beginning(_) | Phase::Ending);
+        if comparing.asked < ASKED_MAX && !waits_for_log {
+            self.compare_ask(context, out);
+        } else if comparing.asked >= ASKED_MAX {
+            // Another zone may be nearer to an answer; without a logged comparison any MustCompare starts a new one.
+            let next = others_in_turn(context, self, zone);
+            self.exchange.receiver.comparing = None;
+            if logged.is_some() {
+                self.compare_start(next, context, out);
+            }
+        }
+    }
+
+    /// A question of a zone that compares with this one.
+    pub(super) fn compare_asked(
+        &mut self,
+        zone: ZoneId,
+        node: NodeId,
+        body: Exchange,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        let answer = match body {
+            Exchange::CompareOpen { session } => self.compare_open(session, context),
+            Exchange::CompareHashes { session, from } => {
+                self.with_view(session, context.now, |group, view| {
+                    let ranges = compare::range_hashes(
+                        &*view.view,
+                        group,
+                        &from,
+                        COMPARE_RANGES_MAX,
+                        COMPARE_RANGE_KEYS,
+                    )?;
+                    Ok(Exchange::CompareRanges {
+                        session,
+                        from,
+                        ranges,
+                    })
+                })
+            }
+            Exchange::CompareFetch { session, from, to } => {
+                self.with_view(session, context.now, |group, view| {
+                    let (states, end) =
+                        compare::states(&*view.view, group, &from, &to, COMPARE_STATES_BYTES_MAX)?;
+                    Ok(Exchange::CompareStates {
+                        session,
+                        from,
+                        to: end,
+                        states,
+                    })
+                })
+            }
+            Exchange::Subscribe { .. }
+            | Exchange::Effects { .. }
+            | Exchange::MustCompare
+            | Exchange::CompareOpened { .. }
+            | Exchange::CompareRanges { .. }
+            | Exchange::CompareStates { .. }
+            | Exchange::CompareLost { .. } => return,
+        };
+        match answer {
+            Ok(answer) => self.say((zone, node), answer, context, out),
+            Err(error) => out.notices.push(Notice::Damaged {
+                detail: error.to_string(),
+            }),
+        }
+    }
+
+    fn compare_open(
+        &mut self,
+        session: u64,
+        context: &ExchangeContext<'_>,
+    ) -> Result<Exchange, Error> {
+        if let Some(open) = self.exchange.sender.views.get(&session) {
+            return Ok(Exchange::CompareOpened {
+                session,
+                snapshot: open.snapshot.clone(),
+            });
+        }
+        let comparing = self
+            .shard()
+            .is_some_and(|shard| shard.meta().compare.is_some());
+        let Some(snapshot) = self.shard().map(|shard| shard.meta().received.clone()) else {
+            return Ok(Exchange::CompareLost { session });
+        };
+        if context.views_left == 0 || comparing {
+            // A shard that is itself between two states is no source; the receiver asks again.
+            return Ok(Exchange::CompareLost { session });
+        }
+        let view = context.engine.view().map_err(Error::from)?;
+        let open = CompareView {
+            view,
+            snapshot: snapshot.clone(),
+            used_at: context.now,
+        };
+        self.exchange.sender.views.insert(session, open);
+        Ok(Exchange::CompareOpened { session, snapshot })
+    }
+
+    fn with_view(
+        &mut self,
+        session: u64,
+        now: Now,
+        answer: impl FnOnce(crate::ids::GroupId, &CompareView) -> Result<Exchange, Error>,
+    ) -> Result<Exchange, Error> {
+        let id = self.id;
+        let Some(view) = self.exchange.sender.views.get_mut(&session) else {
+            return Ok(Exchange::CompareLost { session });
+        };
+        view.used_at = now;
+        answer(id, view)
+    }
+
+    /// Closes views that nobody has asked for a while: an open view keeps old files on disk.
+    pub(super) fn close_idle_views(&mut self, now: Now) {
+        self.exchange
+            .sender
+            .views
+            .retain(|_, view| now.mono_ns < view.used_at.after_ms(VIEW_IDLE_MS_MAX));
+    }
+}
+
+/// The zone after `zone` among those that hold the shard.
+fn others_in_turn(context: &ExchangeContext<'_>, group: &Group, zone: ZoneId) -> ZoneId {
+    let zones: Vec<ZoneId> = super::others(context.catalog, group.id)
+        .map(|other| other.id.zone)
+        .collect();
+    let after = zones.iter().copied().find(|other| *other > zone);
+    after.or(zones.first().copied()).unwrap_or(zone)
+}

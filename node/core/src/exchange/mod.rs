@@ -1,0 +1,262 @@
+//! The exchange: how the groups of one shard in different zones give one another their effects.
+//!
+//! Receiver-driven. A receiving leader subscribes with the vector of what it holds; the sending leader streams the
+//! effects beyond it, in order per incarnation, within a window; each further subscription acknowledges, and one with
+//! `rewind` makes the sender begin again from there. Links may lose, repeat and reorder: the vector is the only truth.
+//! Any zone relays any incarnation it holds, to a receiver that makes no progress of its own with it (protocol rule 10).
+//! Past the outbox's bound the receiver compares key ranges instead (`compare`, rule 11).
+//!
+//! What is kept here is volatile and belongs to a leader: lost with the leadership, found again from vectors.
+//!
+//! Invariants:
+//! * only effects that are applied and written leave (they are sent after the turn's write);
+//! * a receiver proposes each effect at most once per term, in order;
+//! * `known` holds only what a group itself said it has stored, directly or through another zone.
+//!
+//! Read `docs/exchange.md`, then `sender`, `receiver`, `compare`, `garbage`.
+
+mod compare;
+mod garbage;
+mod receiver;
+mod ring;
+mod sender;
+
+use std::collections::BTreeMap;
+
+use meridian_causal::{Content, Dot, Incarnation, VersionVector, ZoneId};
+use meridian_storage::Engine;
+use rand::rngs::StdRng;
+
+use crate::catalog::{Catalog, GroupRecord};
+use crate::command::Effect;
+use crate::config::CoreConfig;
+use crate::group::{Group, RoleChange};
+use crate::ids::{GroupId, NodeId};
+use crate::message::{Exchange, PeerMessage};
+use crate::output::Outputs;
+use crate::time::Now;
+use receiver::Receiver;
+use ring::Ring;
+use sender::Sender;
+
+/// What the exchange needs of the core around it.
+pub(crate) struct ExchangeContext<'a> {
+    pub(crate) now: Now,
+    pub(crate) config: &'a CoreConfig,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) engine: &'a dyn Engine,
+    pub(crate) rng: &'a mut StdRng,
+    /// Views the core may still open.
+    pub(crate) views_left: usize,
+}
+
+/// A message of the exchange as it came in.
+pub(crate) struct Arrived {
+    pub(crate) from_zone: ZoneId,
+    pub(crate) reply_to: NodeId,
+    pub(crate) body: Exchange,
+}
+
+/// What a shard's apply tells the exchange.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) effects: Vec<(Dot, Effect)>,
+    pub(crate) rewind: Vec<Incarnation>,
+}
+
+/// A leader's volatile state of the exchange of one shard.
+#[derive(Default)]
+pub(crate) struct Exchanging {
+    sender: Sender,
+    receiver: Receiver,
+    ring: Ring,
+    /// What each group of the shard said it holds, by its incarnation.
+    known: BTreeMap<Incarnation, VersionVector>,
+    /// Effects were applied since the last `exchange_flush`.
+    fresh: bool,
+    garbage_due_ns: u64,
+}
+
+impl Exchanging {
+    /// A command was applied in the turn under way.
+    pub(crate) fn applied(&mut self, applied: Applied, leads: bool) {
+        self.fresh |= !applied.effects.is_empty();
+        self.receiver.refused(&applied.rewind);
+        if leads {
+            self.ring.extend(applied.effects);
+        }
+    }
+
+    /// Proposals were refused by Raft: what was taken as proposed must be asked for again.
+    pub(crate) fn proposals_lost(&mut self) {
+        self.receiver.forget_proposed();
+    }
+
+    /// Views held open for zones that compare with this one.
+    pub(crate) fn views(&self) -> usize {
+        self.sender.views.len()
+    }
+
+    /// What the group of that incarnation is known to hold.
+    pub(crate) fn known(&self, incarnation: Incarnation) -> Option<&VersionVector> {
+        self.known.get(&incarnation)
+    }
+
+    fn learn(&mut self, incarnation: Incarnation, vector: &VersionVector) {
+        self.known.entry(incarnation).or_default().join(vector);
+    }
+}
+
+/// The groups of this shard in other zones.
+pub(crate) fn others<'a>(
+    catalog: &'a Catalog,
+    id: GroupId,
+) -> impl Iterator<Item = &'a GroupRecord> {
+    let groups = catalog
+        .keyspaces
+        .get(&id.keyspace)
+        .into_iter()
+        .flat_map(|keyspace| &keyspace.groups);
+    groups.filter(move |group| group.id.shard == id.shard && group.id.zone != id.zone)
+}
+
+/// What an effect counts for in windows and batches, in bytes.
+pub(crate) fn effect_bytes(effect: &Effect) -> usize {
+    let value = match &effect.content {
+        Content::Value(value) => value.len(),
+        Content::Tombstone => 0,
+    };
+    effect.key.len().saturating_add(value).saturating_add(96)
+}
+
+impl Group {
+    /// Takes one message of the exchange. Only a leader whose state is current is shown any.
+    pub(crate) fn exchange_receive(
+        &mut self,
+        arrived: Arrived,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        let Arrived {
+            from_zone,
+            reply_to,
+            body,
+        } = arrived;
+        match body {
+            Exchange::Subscribe {
+                received,
+                known,
+                relay,
+                rewind,
+                incarnation,
+            } => {
+                for (group, vector) in &known {
+                    self.exchange.learn(*group, vector);
+                }
+                let subscription = sender::Subscription {
+                    received,
+                    relay,
+                    rewind,
+                    incarnation,
+                };
+                self.subscribed(from_zone, reply_to, subscription, context, out);
+            }
+            Exchange::Effects {
+                incarnation,
+                first,
+                effects,
+                received,
+            } => {
+                self.exchange
+                    .receiver
+                    .heard(from_zone, reply_to, context.now);
+                let group =
+                    others(context.catalog, self.id).find(|group| group.id.zone == from_zone);
+                if let Some(group) = group {
+                    self.exchange.learn(group.incarnation, &received);
+                }
+                self.take_effects(
+                    from_zone,
+                    receiver::Delivery {
+                        incarnation,
+                        first,
+                        effects,
+                    },
+                    context.now,
+                );
+            }
+            Exchange::MustCompare
+            | Exchange::CompareOpened { .. }
+            | Exchange::CompareRanges { .. }
+            | Exchange::CompareStates { .. }
+            | Exchange::CompareLost { .. } => {
+                self.exchange
+                    .receiver
+                    .heard(from_zone, reply_to, context.now);
+                self.compare_answered(from_zone, body, context, out);
+            }
+            Exchange::CompareOpen { .. }
+            | Exchange::CompareHashes { .. }
+            | Exchange::CompareFetch { .. } => {
+                self.compare_asked(from_zone, reply_to, body, context, out);
+            }
+        }
+    }
+
+    /// After a turn: what was applied goes out, and acknowledgements that are due.
+    pub(crate) fn exchange_flush(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        if !self.established() || self.shard().is_none() {
+            return;
+        }
+        if std::mem::take(&mut self.exchange.fresh) {
+            self.pump_all(context, out);
+        }
+        self.acknowledge(context, out);
+        self.compare_proceed(context, out);
+    }
+
+    /// Time passed: subscriptions, retries, garbage.
+    pub(crate) fn exchange_tick(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        if !self.established() || self.shard().is_none() {
+            return;
+        }
+        self.subscribe_due(context, out);
+        self.resend_due(context, out);
+        self.compare_retry(context, out);
+        self.close_idle_views(context.now);
+        self.collect_garbage(context);
+    }
+
+    /// Leadership came or went: nothing volatile outlives it.
+    pub(crate) fn exchange_role(&mut self, change: RoleChange) {
+        match change {
+            RoleChange::Gained | RoleChange::Lost => {
+                let known = std::mem::take(&mut self.exchange.known);
+                self.exchange = Exchanging {
+                    known,
+                    ..Exchanging::default()
+                };
+            }
+        }
+    }
+
+    /// Sends `body` to a node of another zone's group.
+    fn say(
+        &self,
+        to: (ZoneId, NodeId),
+        body: Exchange,
+        context: &ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        let message = PeerMessage::Exchange {
+            keyspace: self.id.keyspace,
+            shard: self.id.shard,
+            from_zone: self.id.zone,
+            to_zone: to.0,
+            reply_to: context.config.node,
+            passed: false,
+            body,
+        };
+        out.messages.push((to.1, message));
+    }
+}

@@ -1,0 +1,272 @@
+//! The receiving side: subscriptions, and effects turned into merge commands.
+
+use std::collections::BTreeMap;
+
+use meridian_causal::{Incarnation, VersionVector, ZoneId};
+
+use super::compare::Comparing;
+use super::{ExchangeContext, others};
+use crate::command::{Effect, Op};
+use crate::group::Group;
+use crate::ids::NodeId;
+use crate::message::Exchange;
+use crate::output::Outputs;
+use crate::time::Now;
+
+/// An incarnation that makes no progress for this long, though some zone holds more of it, is asked of that zone.
+const RELAY_AFTER_MS: u64 = 700;
+
+/// A node of another zone that does not answer for this long is passed over for the next one.
+const NODE_SILENT_MS: u64 = 1_000;
+
+/// Least time between acknowledgements to one zone, unless much has come.
+const ACKNOWLEDGE_MS: u64 = 10;
+
+/// Effects after which an acknowledgement does not wait.
+const ACKNOWLEDGE_EFFECTS: usize = 256;
+
+/// Least time between two rewinds asked of one zone: what is in flight after the first must have time to arrive.
+const REWIND_MS: u64 = 300;
+
+/// The receiver of one shard.
+#[derive(Default)]
+pub(super) struct Receiver {
+    sources: BTreeMap<ZoneId, Source>,
+    /// Per incarnation, the last counter proposed in this term.
+    proposed: BTreeMap<Incarnation, u64>,
+    /// Since when an incarnation stands at a counter though some zone holds more.
+    stalled: BTreeMap<Incarnation, (u64, Now)>,
+    rewind_wanted: bool,
+    pub(super) comparing: Option<Comparing>,
+}
+
+/// A zone effects come from.
+#[derive(Default)]
+struct Source {
+    /// The node that answered last.
+    node: Option<NodeId>,
+    /// Which of the group's replicas is tried when none answers.
+    attempt: usize,
+    heard_at: Now,
+    said_at: Option<Now>,
+    unacknowledged: usize,
+    rewound_at: Option<Now>,
+    rewind: bool,
+}
+
+/// Effects as they arrived.
+pub(super) struct Delivery {
+    pub(super) incarnation: Incarnation,
+    pub(super) first: u64,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Receiver {
+    pub(super) fn heard(&mut self, zone: ZoneId, node: NodeId, now: Now) {
+        let source = self.sources.entry(zone).or_default();
+        source.node = Some(node);
+        source.heard_at = now;
+    }
+
+    /// Apply refused merges of these incarnations: there was a gap.
+    pub(super) fn refused(&mut self, incarnations: &[Incarnation]) {
+        for incarnation in incarnations {
+            self.proposed.remove(incarnation);
+            self.rewind_wanted = true;
+        }
+    }
+
+    pub(super) fn forget_proposed(&mut self) {
+        self.proposed.clear();
+        self.rewind_wanted = true;
+    }
+}
+
+impl Group {
+    /// Proposes what continues the vector; asks for a rewind where something is missing (protocol rule 8).
+    pub(super) fn take_effects(&mut self, zone: ZoneId, delivery: Delivery, now: Now) {
+        let Some(shard) = self.shard() else { return };
+        let meta = shard.meta();
+        let Delivery {
+            incarnation,
+            first,
+            effects,
+        } = delivery;
+        let blocked = meta.compare.as_ref().is_some_and(|compare| {
+            compare.snapshot.get(incarnation) > meta.received.get(incarnation)
+        });
+        if incarnation == meta.incarnation || blocked || first == 0 {
+            return;
+        }
+        let received = meta.received.get(incarnation);
+        let receiver = &mut self.exchange.receiver;
+        let have = receiver
+            .proposed
+            .get(&incarnation)
+            .copied()
+            .unwrap_or(0)
+            .max(received);
+        let source = receiver.sources.entry(zone).or_default();
+        source.unacknowledged = source.unacknowledged.saturating_add(effects.len());
+        if first > have.saturating_add(1) {
+            let waited = source
+                .rewound_at
+                .is_none_or(|at| now.mono_ns >= at.after_ms(REWIND_MS));
+            source.rewind |= waited;
+            return;
+        }
+        let skip =
+            usize::try_from(have.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let rest: Vec<Effect> = effects.into_iter().skip(skip).collect();
+        if rest.is_empty() {
+            return;
+        }
+        let last = have.saturating_add(u64::try_from(rest.len()).unwrap_or(u64::MAX));
+        receiver.proposed.insert(incarnation, last);
+        self.enqueue(Op::Merge {
+            incarnation,
+            first: have.saturating_add(1),
+            effects: rest,
+        });
+    }
+
+    /// Acknowledges to zones from which enough has come, or long enough ago.
+    pub(super) fn acknowledge(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let now = context.now;
+        let all = std::mem::take(&mut self.exchange.receiver.rewind_wanted);
+        let mut due = Vec::new();
+        for (zone, source) in &mut self.exchange.receiver.sources {
+            source.rewind |= all;
+            let waited = source
+                .said_at
+                .is_none_or(|at| now.mono_ns >= at.after_ms(ACKNOWLEDGE_MS));
+            let much = source.unacknowledged >= ACKNOWLEDGE_EFFECTS;
+            if source.rewind || (source.unacknowledged > 0 && (waited || much)) {
+                due.push(*zone);
+            }
+        }
+        self.subscribe_to(&due, context, out);
+    }
+
+    /// Repeats subscriptions that are due.
+    pub(super) fn subscribe_due(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let now = context.now;
+        let interval = context.config.timing.exchange_interval_ms;
+        let zones: Vec<ZoneId> = others(context.catalog, self.id)
+            .map(|group| group.id.zone)
+            .collect();
+        let sources = &mut self.exchange.receiver.sources;
+        let due: Vec<ZoneId> = zones
+            .into_iter()
+            .filter(|zone| {
+                let source = sources.entry(*zone).or_default();
+                source.unacknowledged > 0
+                    || source
+                        .said_at
+                        .is_none_or(|at| now.mono_ns >= at.after_ms(interval))
+            })
+            .collect();
+        self.subscribe_to(&due, context, out);
+    }
+
+    fn subscribe_to(
+        &mut self,
+        zones: &[ZoneId],
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        if zones.is_empty() {
+            return;
+        }
+        let Some(shard) = self.shard() else { return };
+        let (incarnation, received) = (shard.meta().incarnation, shard.meta().received.clone());
+        self.exchange.learn(incarnation, &received);
+        self.note_stalls(&received, context.now);
+        for zone in zones {
+            let Some(node) = self.node_of(*zone, context) else {
+                continue;
+            };
+            let relay = self.relay_from(*zone, context);
+            let source = self.exchange.receiver.sources.entry(*zone).or_default();
+            let rewind = std::mem::take(&mut source.rewind);
+            source.rewound_at = if rewind {
+                Some(context.now)
+            } else {
+                source.rewound_at
+            };
+            source.said_at = Some(context.now);
+            source.unacknowledged = 0;
+            let (received, known) = (received.clone(), self.exchange.known.clone());
+            let body = Exchange::Subscribe {
+                received,
+                known,
+                relay,
+                rewind,
+                incarnation,
+            };
+            self.say((*zone, node), body, context, out);
+        }
+    }
+
+    /// The node of a zone's group to speak to: the one that spoke last, or the group's replicas in turn.
+    pub(super) fn node_of(
+        &mut self,
+        zone: ZoneId,
+        context: &ExchangeContext<'_>,
+    ) -> Option<NodeId> {
+        let group = others(context.catalog, self.id).find(|group| group.id.zone == zone)?;
+        let source = self.exchange.receiver.sources.entry(zone).or_default();
+        if context.now.mono_ns < source.heard_at.after_ms(NODE_SILENT_MS)
+            && let Some(node) = source.node
+        {
+            return Some(node);
+        }
+        source.attempt = source.attempt.wrapping_add(1);
+        let replica = group
+            .voters
+            .get(source.attempt.checked_rem(group.voters.len())?)?;
+        Some(replica.node())
+    }
+
+    /// Notes since when each incarnation makes no progress though some zone holds more of it.
+    fn note_stalls(&mut self, received: &VersionVector, now: Now) {
+        let mut ahead: Vec<Incarnation> = Vec::new();
+        for vector in self.exchange.known.values() {
+            ahead.extend(
+                vector
+                    .iter()
+                    .filter(|(inc, counter)| *counter > received.get(*inc))
+                    .map(|(inc, _)| inc),
+            );
+        }
+        let stalled = &mut self.exchange.receiver.stalled;
+        stalled.retain(|incarnation, _| ahead.contains(incarnation));
+        for incarnation in ahead {
+            let stands = received.get(incarnation);
+            let entry = stalled.entry(incarnation).or_insert((stands, now));
+            if entry.0 != stands {
+                *entry = (stands, now);
+            }
+        }
+    }
+
+    /// What to ask of a zone beside its own effects.
+    fn relay_from(&self, zone: ZoneId, context: &ExchangeContext<'_>) -> Vec<Incarnation> {
+        let Some(group) = others(context.catalog, self.id).find(|group| group.id.zone == zone)
+        else {
+            return Vec::new();
+        };
+        let Some(theirs) = self.exchange.known.get(&group.incarnation) else {
+            return Vec::new();
+        };
+        let own = self.shard().map(|shard| shard.meta().incarnation);
+        let stalled = self.exchange.receiver.stalled.iter();
+        let long =
+            stalled.filter(|(_, (_, since))| context.now.mono_ns >= since.after_ms(RELAY_AFTER_MS));
+        long.filter(|(incarnation, (stands, _))| {
+            theirs.get(**incarnation) > *stands && Some(**incarnation) != own
+        })
+        .map(|(incarnation, _)| *incarnation)
+        .collect()
+    }
+}

@@ -1,0 +1,300 @@
+//! The sending side: a window of effects in flight to each zone that subscribes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use meridian_causal::{Incarnation, VersionVector, ZoneId};
+use meridian_storage::View;
+
+use super::{ExchangeContext, effect_bytes, others};
+use crate::command::Effect;
+use crate::group::Group;
+use crate::ids::NodeId;
+use crate::limits::{EXCHANGE_BATCH_BYTES_MAX, EXCHANGE_WINDOW_BYTES};
+use crate::message::Exchange;
+use crate::output::Outputs;
+use crate::shard::outbox;
+use crate::time::Now;
+
+/// A subscriber not heard of for this long is no longer sent to: its leader is gone or cut off, and will subscribe anew.
+const SUBSCRIBER_IDLE_MS: u64 = 3_000;
+
+/// Effects in flight and not acknowledged for this long are sent again.
+const RESEND_MS: u64 = 2_000;
+
+/// Least time between two requests to compare.
+const MUST_COMPARE_MS: u64 = 1_000;
+
+/// The sender of one shard.
+#[derive(Default)]
+pub(super) struct Sender {
+    links: BTreeMap<ZoneId, Link>,
+    /// Views held open for zones that compare, by session.
+    pub(super) views: BTreeMap<u64, CompareView>,
+}
+
+/// A view held open for a comparison.
+pub(super) struct CompareView {
+    pub(super) view: Box<dyn View>,
+    pub(super) snapshot: VersionVector,
+    pub(super) used_at: Now,
+}
+
+/// A zone that subscribed.
+struct Link {
+    node: NodeId,
+    incarnation: Incarnation,
+    acked: VersionVector,
+    cursors: BTreeMap<Incarnation, u64>,
+    flight: VecDeque<Flight>,
+    flight_bytes: usize,
+    relay: Vec<Incarnation>,
+    heard_at: Now,
+    progress_at: Now,
+    compare_said_at: Option<Now>,
+}
+
+/// A message of effects not acknowledged yet.
+struct Flight {
+    incarnation: Incarnation,
+    last: u64,
+    bytes: usize,
+}
+
+/// What a subscription says.
+pub(super) struct Subscription {
+    pub(super) received: VersionVector,
+    pub(super) relay: Vec<Incarnation>,
+    pub(super) rewind: bool,
+    pub(super) incarnation: Incarnation,
+}
+
+impl Link {
+    fn new(node: NodeId, incarnation: Incarnation, now: Now) -> Self {
+        Self {
+            node,
+            incarnation,
+            acked: VersionVector::default(),
+            cursors: BTreeMap::new(),
+            flight: VecDeque::new(),
+            flight_bytes: 0,
+            relay: Vec::new(),
+            heard_at: now,
+            progress_at: now,
+            compare_said_at: None,
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.cursors.clear();
+        self.flight.clear();
+        self.flight_bytes = 0;
+    }
+
+    /// Takes what is acknowledged out of the window.
+    fn acknowledge(&mut self, received: &VersionVector, now: Now) {
+        self.acked.join(received);
+        let before = self.flight.len();
+        let acked = &self.acked;
+        let mut bytes = self.flight_bytes;
+        self.flight.retain(|flight| {
+            let done = flight.last <= acked.get(flight.incarnation);
+            if done {
+                bytes = bytes.saturating_sub(flight.bytes);
+            }
+            !done
+        });
+        self.flight_bytes = bytes;
+        if self.flight.len() != before || self.flight.is_empty() {
+            self.progress_at = now;
+        }
+    }
+
+    fn cursor(&self, incarnation: Incarnation) -> u64 {
+        self.cursors
+            .get(&incarnation)
+            .copied()
+            .unwrap_or(0)
+            .max(self.acked.get(incarnation))
+    }
+
+    fn live(&self, now: Now) -> bool {
+        now < Now {
+            mono_ns: self.heard_at.after_ms(SUBSCRIBER_IDLE_MS),
+            ..now
+        }
+    }
+}
+
+impl Group {
+    /// A zone subscribed, acknowledged or rewound.
+    pub(super) fn subscribed(
+        &mut self,
+        zone: ZoneId,
+        node: NodeId,
+        subscription: Subscription,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        let group = others(context.catalog, self.id).find(|group| group.id.zone == zone);
+        if group.is_none_or(|group| group.incarnation != subscription.incarnation) {
+            // Of a group this catalog does not know (yet, or any more): its vector must not count.
+            return;
+        }
+        self.exchange
+            .learn(subscription.incarnation, &subscription.received);
+        let now = context.now;
+        let links = &mut self.exchange.sender.links;
+        let link = links
+            .entry(zone)
+            .or_insert_with(|| Link::new(node, subscription.incarnation, now));
+        if link.incarnation != subscription.incarnation {
+            *link = Link::new(node, subscription.incarnation, now);
+        }
+        if link.node != node || subscription.rewind {
+            // Another leader at the other end: what its predecessor was sent may never have been proposed.
+            link.rewind();
+            link.node = node;
+        }
+        link.heard_at = now;
+        link.relay = subscription.relay;
+        link.acknowledge(&subscription.received, now);
+        self.pump(zone, context, out);
+    }
+
+    /// Sends what is new to every subscriber.
+    pub(super) fn pump_all(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let zones: Vec<ZoneId> = self.exchange.sender.links.keys().copied().collect();
+        for zone in zones {
+            self.pump(zone, context, out);
+        }
+    }
+
+    fn pump(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let Some(link) = self.exchange.sender.links.get(&zone) else {
+            return;
+        };
+        if !link.live(context.now) {
+            self.exchange.sender.links.remove(&zone);
+            return;
+        }
+        let Some(own) = self.shard().map(|shard| shard.meta().incarnation) else {
+            return;
+        };
+        let mut incarnations = vec![own];
+        incarnations.extend(
+            link.relay
+                .iter()
+                .copied()
+                .filter(|incarnation| *incarnation != own),
+        );
+        for incarnation in incarnations {
+            self.pump_incarnation(zone, incarnation, context, out);
+        }
+    }
+
+    /// Sends effects of one incarnation as far as the window allows.
+    fn pump_incarnation(
+        &mut self,
+        zone: ZoneId,
+        incarnation: Incarnation,
+        context: &mut ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        loop {
+            let (Some(shard), Some(link)) = (self.shard(), self.exchange.sender.links.get(&zone))
+            else {
+                return;
+            };
+            let (meta, after) = (shard.meta(), link.cursor(incarnation));
+            if after >= meta.received.get(incarnation) || link.flight_bytes >= EXCHANGE_WINDOW_BYTES
+            {
+                return;
+            }
+            if after < meta.outbox_floor.get(incarnation) {
+                self.say_must_compare(zone, context, out);
+                return;
+            }
+            let room = EXCHANGE_WINDOW_BYTES
+                .saturating_sub(link.flight_bytes)
+                .min(EXCHANGE_BATCH_BYTES_MAX);
+            let effects = match self.exchange.ring.read(incarnation, after, room) {
+                Some(effects) => effects,
+                None => match outbox::read(context.engine, self.id, incarnation, after, room) {
+                    Ok(effects) => effects,
+                    Err(error) => {
+                        out.notices.push(crate::output::Notice::Damaged {
+                            detail: error.to_string(),
+                        });
+                        return;
+                    }
+                },
+            };
+            if effects.is_empty() {
+                return;
+            }
+            self.send_effects(zone, (incarnation, after), effects, context, out);
+        }
+    }
+
+    fn send_effects(
+        &mut self,
+        zone: ZoneId,
+        (incarnation, after): (Incarnation, u64),
+        effects: Vec<Effect>,
+        context: &ExchangeContext<'_>,
+        out: &mut Outputs,
+    ) {
+        let Some(received) = self.shard().map(|shard| shard.meta().received.clone()) else {
+            return;
+        };
+        let Some(link) = self.exchange.sender.links.get_mut(&zone) else {
+            return;
+        };
+        let last = after.saturating_add(u64::try_from(effects.len()).unwrap_or(u64::MAX));
+        let bytes = effects.iter().map(effect_bytes).sum();
+        link.cursors.insert(incarnation, last);
+        link.flight.push_back(Flight {
+            incarnation,
+            last,
+            bytes,
+        });
+        link.flight_bytes = link.flight_bytes.saturating_add(bytes);
+        let to = (zone, link.node);
+        let body = Exchange::Effects {
+            incarnation,
+            first: after.saturating_add(1),
+            effects,
+            received,
+        };
+        self.say(to, body, context, out);
+    }
+
+    fn say_must_compare(&mut self, zone: ZoneId, context: &ExchangeContext<'_>, out: &mut Outputs) {
+        let Some(link) = self.exchange.sender.links.get_mut(&zone) else {
+            return;
+        };
+        let said = link.compare_said_at;
+        if said.is_some_and(|said| context.now.mono_ns < said.after_ms(MUST_COMPARE_MS)) {
+            return;
+        }
+        link.compare_said_at = Some(context.now);
+        let to = (zone, link.node);
+        self.say(to, Exchange::MustCompare, context, out);
+    }
+
+    /// Effects in flight for too long were lost: begin again behind what is acknowledged.
+    pub(super) fn resend_due(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+        let now = context.now;
+        let mut due = Vec::new();
+        for (zone, link) in &mut self.exchange.sender.links {
+            if !link.flight.is_empty() && now.mono_ns >= link.progress_at.after_ms(RESEND_MS) {
+                link.rewind();
+                link.progress_at = now;
+                due.push(*zone);
+            }
+        }
+        for zone in due {
+            self.pump(zone, context, out);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! A group's part in a turn: `collect` before the write, `settle` after it.
+//!
+//! Order inside `collect`: propose, take Raft's ready, store entries and hard state, apply what is committed and
+//! persisted, cut the log, save. raft 0.7.0 hands out only entries up to min(committed, persisted), so applying in the
+//! batch that appends later entries is safe (protocol rule 31).
+
+use meridian_causal::Hlc;
+use raft::eraftpb::{Entry, EntryType};
+
+use super::{Group, Machine, Outcome, addressed, members};
+use crate::command::{Command, Op, Waiter};
+use crate::config::Bounds;
+use crate::error::Error;
+use crate::exchange::Applied;
+use crate::ids::RequestId;
+use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OPS_MAX};
+use crate::output::{Observation, Outputs};
+use crate::time::Now;
+use crate::workspace::Workspace;
+
+/// Entries a singleton gathers before it cuts: a cut is one more record in a batch.
+const CUT_ENTRIES_MIN: u64 = 128;
+
+/// What a group put into a turn.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    /// It must be on disk before `settle`.
+    pub(crate) sync: bool,
+    /// The group takes part in this turn.
+    pub(crate) active: bool,
+    /// Writes that could not be proposed.
+    pub(crate) refused: Vec<Waiter>,
+    /// The catalog changed.
+    pub(crate) catalog_changed: bool,
+}
+
+/// What `settle` lets go.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) reads: Vec<RequestId>,
+    /// The group has more to do in the next turn.
+    pub(crate) again: bool,
+}
+
+/// What all groups of a turn need.
+pub(crate) struct TurnContext<'a> {
+    pub(crate) now: Now,
+    pub(crate) bounds: &'a Bounds,
+    pub(crate) observe: bool,
+}
+
+impl Group {
+    /// The group's writes of this turn. `settle` must follow once they are written, before anything else is called.
+    pub(crate) fn collect(
+        &mut self,
+        context: &TurnContext<'_>,
+        work: &mut Workspace<'_>,
+        out: &mut Outputs,
+    ) -> Result<Collected, Error> {
+        let mut collected = Collected::default();
+        self.propose_queue(context.now, &mut collected);
+        self.ask_read_index();
+        let mut save = false;
+        if self.raft.has_ready() {
+            collected.active = true;
+            save |= self.take_ready(work, out, &mut collected);
+        }
+        let before = self.machine.applied();
+        self.apply_committed(context, work, out, &mut collected)?;
+        if self.machine.applied() != before {
+            self.raft.mut_store().raise_commit(self.machine.applied());
+            self.cut_log(context.bounds, work);
+            self.save_machine(work);
+            save = true;
+        }
+        if save {
+            self.log().save(work);
+            collected.active = true;
+        }
+        collected.active |= self.has_confirmed_reads();
+        Ok(collected)
+    }
+
+    fn propose_queue(&mut self, now: Now, collected: &mut Collected) {
+        if self.queue.is_empty() && self.control_queue.is_empty() {
+            return;
+        }
+        let commands = std::mem::take(&mut self.control_queue);
+        for command in commands {
+            if self.raft.propose(Vec::new(), command.encode()).is_err() {
+                collected.refused.push(command.waiter);
+            }
+        }
+        let mut ops = std::mem::take(&mut self.queue).into_iter().peekable();
+        while ops.peek().is_some() {
+            let mut entry = Vec::new();
+            let mut bytes = 0_usize;
+            while let Some(op) = ops.next_if(|op| {
+                entry.is_empty()
+                    || (entry.len() < ENTRY_OPS_MAX
+                        && bytes.saturating_add(op_bytes(op)) <= ENTRY_BYTES_MAX)
+            }) {
+                bytes = bytes.saturating_add(op_bytes(&op));
+                entry.push(op);
+            }
+            self.propose(now, entry, collected);
+        }
+    }
+
+    fn propose(&mut self, now: Now, ops: Vec<Op>, collected: &mut Collected) {
+        let applied = self
+            .shard()
+            .map_or(Hlc::default(), |shard| shard.meta().hlc);
+        self.hlc = self.hlc.max(applied).tick(now.wall_ms);
+        let command = Command { hlc: self.hlc, ops };
+        if self.raft.propose(Vec::new(), command.encode()).is_err() {
+            self.exchange.proposals_lost();
+            collected
+                .refused
+                .extend(command.ops.iter().filter_map(waiter_of));
+        }
+    }
+
+    /// Takes what Raft has ready; true when the Raft state must be saved.
+    fn take_ready(
+        &mut self,
+        work: &mut Workspace<'_>,
+        out: &mut Outputs,
+        collected: &mut Collected,
+    ) -> bool {
+        let mut ready = self.raft.ready();
+        out.messages.extend(
+            ready
+                .take_messages()
+                .into_iter()
+                .map(|message| addressed(self.id, message)),
+        );
+        self.take_read_states(ready.take_read_states());
+        collected.sync |= ready.must_sync();
+        let mut save = false;
+        if !ready.snapshot().is_empty() {
+            let snapshot = ready.snapshot().clone();
+            self.raft.mut_store().reset_to(&snapshot, work);
+            self.apply_to = self.apply_to.max(snapshot.get_metadata().index);
+            save = true;
+        }
+        let entries = ready.take_entries();
+        if !entries.is_empty() {
+            self.raft.mut_store().append(entries, work);
+            save = true;
+        }
+        if let Some(hard) = ready.hs() {
+            let hard = hard.clone();
+            self.raft.mut_store().set_hard(hard);
+            save = true;
+        }
+        self.hand_out(&ready.take_committed_entries());
+        self.ready = Some(ready);
+        save
+    }
+
+    /// Raft says these are committed and persisted here.
+    fn hand_out(&mut self, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.apply_to = self.apply_to.max(last.index);
+        }
+    }
+
+    /// Applies entries from the log, in order, up to what Raft handed out.
+    fn apply_committed(
+        &mut self,
+        context: &TurnContext<'_>,
+        work: &mut Workspace<'_>,
+        out: &mut Outputs,
+        collected: &mut Collected,
+    ) -> Result<(), Error> {
+        if self.log().installing() {
+            return Ok(());
+        }
+        while self.machine.applied() < self.apply_to {
+            let index = self.machine.applied().saturating_add(1);
+            let Some(entry) = self.log().entry(index).cloned() else {
+                // Behind the log: an image is on its way.
+                break;
+            };
+            if context.observe {
+                work.begin_entry();
+            }
+            self.apply_entry(context, &entry, work, out, collected)?;
+            if context.observe {
+                let writes_hash = work.entry_hash();
+                out.observations.push(Observation::Applied {
+                    group: self.id,
+                    index,
+                    writes_hash,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_entry(
+        &mut self,
+        context: &TurnContext<'_>,
+        entry: &Entry,
+        work: &mut Workspace<'_>,
+        out: &mut Outputs,
+        collected: &mut Collected,
+    ) -> Result<(), Error> {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal if entry.data.is_empty() => self.apply_nothing(entry.index),
+            EntryType::EntryNormal => self.apply_command(context, entry, work, out, collected)?,
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                self.apply_members(entry)?
+            }
+        }
+        assert!(
+            self.machine.applied() == entry.index,
+            "each entry is applied once, in order"
+        );
+        Ok(())
+    }
+
+    fn apply_members(&mut self, entry: &Entry) -> Result<(), Error> {
+        let change =
+            members::decode(&entry.context).map_err(|error| self.bad_entry(entry, &error))?;
+        let conf = self
+            .raft
+            .apply_conf_change(&change)
+            .map_err(|error| self.bad_entry(entry, &error))?;
+        self.raft.mut_store().set_conf(conf);
+        self.apply_nothing(entry.index);
+        Ok(())
+    }
+
+    fn apply_nothing(&mut self, index: u64) {
+        match &mut self.machine {
+            Machine::Data(shard) => shard.apply_empty(index),
+            Machine::Control(control) => control.apply_empty(index),
+        }
+    }
+
+    fn apply_command(
+        &mut self,
+        context: &TurnContext<'_>,
+        entry: &Entry,
+        work: &mut Workspace<'_>,
+        out: &mut Outputs,
+        collected: &mut Collected,
+    ) -> Result<(), Error> {
+        match &mut self.machine {
+            Machine::Control(control) => {
+                let (waiter, result) = control.apply(entry.index, &entry.data)?;
+                collected.catalog_changed = true;
+                self.outcomes.push(Outcome::Control(waiter, result));
+            }
+            Machine::Data(shard) => {
+                let command = Command::decode(&entry.data)?;
+                let applied = shard.apply(entry.index, &command, work)?;
+                let outcomes = applied.outcomes.into_iter();
+                self.outcomes.extend(
+                    outcomes.map(|(waiter, op_id, outcome)| Outcome::Write(waiter, op_id, outcome)),
+                );
+                if context.observe {
+                    for (dot, effect) in &applied.effects {
+                        out.observations.push(Observation::Effect {
+                            group: self.id,
+                            index: entry.index,
+                            dot: *dot,
+                            key: effect.key.clone(),
+                            op_id: effect.op_id,
+                        });
+                    }
+                }
+                let leads = self.leads();
+                self.exchange.applied(
+                    Applied {
+                        effects: applied.effects,
+                        rewind: applied.rewind,
+                    },
+                    leads,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn bad_entry(&self, entry: &Entry, detail: &dyn std::fmt::Display) -> Error {
+        Error::Corruption {
+            detail: format!("group {} entry {}: {detail}", self.id, entry.index),
+        }
+    }
+
+    fn save_machine(&mut self, work: &mut Workspace<'_>) {
+        match &mut self.machine {
+            Machine::Data(shard) => shard.save(work),
+            Machine::Control(control) => control.save(work),
+        }
+    }
+
+    /// Cuts what every member has, or, past the bounds, what lags.
+    fn cut_log(&mut self, bounds: &Bounds, work: &mut Workspace<'_>) {
+        let applied = self.machine.applied();
+        let log = self.log();
+        let first = log.truncated().index;
+        let everyone = if self.leads() {
+            let matched = self
+                .raft
+                .raft
+                .prs()
+                .iter()
+                .map(|(_, progress)| progress.matched);
+            matched.min().unwrap_or(applied).min(applied)
+        } else if self.alone() {
+            applied
+        } else {
+            // A follower that keeps as much as its bounds allow can serve as leader without sending images.
+            first
+        };
+        let over = log.len() > bounds.log_entries_max || log.bytes() > bounds.log_bytes_max;
+        let cut = if over {
+            applied
+                .saturating_sub(bounds.log_entries_max / 4)
+                .max(everyone)
+        } else {
+            everyone
+        };
+        let cut = cut.min(applied);
+        if cut >= first.saturating_add(CUT_ENTRIES_MIN.min(bounds.log_entries_max / 2).max(1))
+            || (over && cut > first)
+        {
+            self.raft.mut_store().cut(cut, work);
+        }
+    }
+
+    /// The turn's batch is written: everything that depended on it may go.
+    pub(crate) fn settle(&mut self, out: &mut Outputs) -> Settled {
+        if let Some(mut ready) = self.ready.take() {
+            let persisted = ready.take_persisted_messages();
+            out.messages.extend(
+                persisted
+                    .into_iter()
+                    .map(|message| addressed(self.id, message)),
+            );
+            let mut light = self.raft.advance_append(ready);
+            out.messages.extend(
+                light
+                    .take_messages()
+                    .into_iter()
+                    .map(|message| addressed(self.id, message)),
+            );
+            self.hand_out(&light.take_committed_entries());
+        }
+        let applied = self
+            .machine
+            .applied()
+            .min(self.raft.raft.raft_log.committed);
+        if applied > self.raft.raft.raft_log.applied {
+            self.raft.advance_apply_to(applied);
+        }
+        Settled {
+            outcomes: std::mem::take(&mut self.outcomes),
+            reads: self.release_reads(),
+            again: self.has_work(),
+        }
+    }
+
+    /// Something would happen in a turn.
+    pub(crate) fn has_work(&self) -> bool {
+        let applicable = !self.log().installing()
+            && self.machine.applied() < self.apply_to
+            && self
+                .log()
+                .entry(self.machine.applied().saturating_add(1))
+                .is_some();
+        applicable || self.queued() > 0 || self.raft.has_ready()
+    }
+}
+
+/// Rough size of an operation in an entry.
+fn op_bytes(op: &Op) -> usize {
+    match op {
+        Op::Write(write) => {
+            let value = match &write.content {
+                meridian_causal::Content::Value(value) => value.len(),
+                meridian_causal::Content::Tombstone => 0,
+            };
+            write.key.len().saturating_add(value).saturating_add(64)
+        }
+        Op::Merge { effects, .. } => effects.iter().map(crate::exchange::effect_bytes).sum(),
+        Op::CompareJoin { states, .. } => states
+            .iter()
+            .map(|(key, set)| key.len().saturating_add(set.len()))
+            .sum(),
+        Op::CompareBegin { .. }
+        | Op::CompareEnd { .. }
+        | Op::Trim { .. }
+        | Op::DropTombstones { .. }
+        | Op::EvictOpIds { .. } => 64,
+    }
+}
+
+fn waiter_of(op: &Op) -> Option<Waiter> {
+    match op {
+        Op::Write(write) => Some(write.waiter),
+        Op::Merge { .. }
+        | Op::CompareBegin { .. }
+        | Op::CompareJoin { .. }
+        | Op::CompareEnd { .. }
+        | Op::Trim { .. }
+        | Op::DropTombstones { .. }
+        | Op::EvictOpIds { .. } => None,
+    }
+}

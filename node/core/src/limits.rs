@@ -1,0 +1,77 @@
+//! Every bound of the core, with its reason. Checked at the edge; relations between them are asserted at compile time.
+
+/// Longest key, in bytes: a key is part of every record, index entry and page token.
+pub const KEY_SIZE_BYTES_MAX: usize = 4096;
+
+/// Largest value, in bytes. A Raft entry, an exchange batch and a gRPC message each hold at least one, with room for
+/// its context.
+pub const VALUE_SIZE_BYTES_MAX: usize = 1 << 20;
+
+/// Largest causal context, encoded, in bytes: as large as a token may be.
+pub const CONTEXT_SIZE_BYTES_MAX: usize = 64 << 10;
+
+/// Siblings a key may hold before a client write that would add one is told to reconcile. Exchange and repair are
+/// never refused.
+pub const SIBLINGS_MAX: usize = 32;
+
+/// Bytes of operations that one log entry gathers: bounds the time one entry takes to apply and to resend.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+
+/// Operations that one log entry gathers.
+pub const ENTRY_OPS_MAX: usize = 1024;
+
+/// Requests that wait for a commit or a read index in one core: what half a second at the highest measured rate needs.
+pub const WAITING_MAX: usize = 65_536;
+
+/// Keys in one page of a scan.
+pub const SCAN_KEYS_MAX: usize = 1000;
+
+/// Bytes in one page of a scan; one value always fits.
+pub const SCAN_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of effects in one exchange message; one effect always fits.
+pub const EXCHANGE_BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of effects sent to one zone for one shard and not yet acknowledged: covers 140 ms at 15 MB/s per shard.
+pub const EXCHANGE_WINDOW_BYTES: usize = 4 << 20;
+
+/// Keys in one range whose hash is compared.
+pub const COMPARE_RANGE_KEYS: usize = 256;
+
+/// Ranges in one message of hashes.
+pub const COMPARE_RANGES_MAX: usize = 64;
+
+/// Bytes of key states in one message; one key always fits.
+pub const COMPARE_STATES_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of records in one page of a group image.
+pub const IMAGE_PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Views that a core holds open for images and comparisons together: an open view keeps old files on disk.
+pub const VIEWS_MAX: usize = 32;
+
+/// A view not asked for anything for this long is closed.
+pub const VIEW_IDLE_MS_MAX: u64 = 30_000;
+
+/// How far a remote hybrid clock may be ahead before it is no longer followed, in milliseconds.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 60_000;
+
+/// Tombstones that one log entry drops.
+pub const TOMBSTONES_DROPPED_MAX: usize = 512;
+
+/// Log indexes whose op ids one log entry evicts.
+pub const OP_ID_EVICTIONS_MAX: u64 = 512;
+
+/// Shards of one keyspace: each is a Raft group per zone.
+pub const SHARDS_MAX: u16 = 256;
+
+/// Keyspaces of a cluster: each has groups on every node.
+pub const KEYSPACES_MAX: usize = 256;
+
+/// Longest name of a keyspace, in bytes.
+pub const KEYSPACE_NAME_BYTES_MAX: usize = 128;
+
+const _: () = assert!(
+    VALUE_SIZE_BYTES_MAX + CONTEXT_SIZE_BYTES_MAX + KEY_SIZE_BYTES_MAX < EXCHANGE_BATCH_BYTES_MAX
+);
+const _: () = assert!(EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);

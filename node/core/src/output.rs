@@ -1,0 +1,160 @@
+//! What a core hands to its driver.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meridian_causal::{Dot, OpId};
+use meridian_storage::{Batch, Durability};
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
+use crate::message::PeerMessage;
+use crate::request::{Query, Request, Response};
+
+/// What goes into a core.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed; sent every [`tick_ms`](crate::config::Timing::tick_ms).
+    Tick,
+    /// A message from another node.
+    Peer {
+        /// The node that sent it.
+        from: NodeId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// A request of a client or operator.
+    Request {
+        /// The driver's number for it.
+        id: RequestId,
+        /// Monotonic time after which the answer is of no use.
+        deadline_ns: u64,
+        /// The request.
+        request: Request,
+    },
+    /// The catalog as core 0 has it; for the other cores of the node.
+    Catalog(Arc<Catalog>),
+    /// The disk has (or has no longer) too little room: client writes are refused before they are proposed, what
+    /// replication and exchange need goes on in the reserve.
+    Disk {
+        /// Too little room.
+        full: bool,
+    },
+}
+
+/// What comes out of a core. The driver takes everything out after each turn.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// To other nodes, in order per node.
+    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// Answers. Those to writes appear only after what they promise is durable (invariant 9).
+    pub replies: Vec<(RequestId, Result<Response, Error>)>,
+    /// Reads that may now be served with [`serve`](crate::read::serve) from the engine as it is now or later.
+    pub reads: Vec<ReleasedRead>,
+    /// The catalog changed; for the other cores and the shell.
+    pub catalog: Option<Arc<Catalog>>,
+    /// For checkers; empty unless the core was told to observe.
+    pub observations: Vec<Observation>,
+    /// For the log.
+    pub notices: Vec<Notice>,
+}
+
+/// A read that may be served from the engine from now on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReleasedRead {
+    /// The driver's number for it.
+    pub id: RequestId,
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// What is read.
+    pub query: Query,
+}
+
+/// What the driver must write, whole, before it calls [`Core::wrote`](crate::Core::wrote).
+#[derive(Debug)]
+pub struct Turn {
+    /// The writes of all groups of this turn.
+    pub batch: Batch,
+    /// Whether it must be on disk before `wrote`.
+    pub durability: Durability,
+}
+
+/// What a checker may want to know of the inside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// An entry was applied on this replica.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// The entry's index.
+        index: u64,
+        /// Hash over everything the entry wrote: the same on every replica (invariant 10).
+        writes_hash: u64,
+    },
+    /// A write took effect, here first or received.
+    Effect {
+        /// The group.
+        group: GroupId,
+        /// The entry's index.
+        index: u64,
+        /// Its dot.
+        dot: Dot,
+        /// The key.
+        key: Bytes,
+        /// Its op id.
+        op_id: Option<OpId>,
+    },
+    /// This replica became leader.
+    Leads {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: u64,
+    },
+}
+
+/// Something an operator may want to read in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A group has a new leader.
+    Leader {
+        /// The group.
+        group: GroupId,
+        /// The leader, `None` when it was lost.
+        leader: Option<NodeId>,
+        /// The term.
+        term: u64,
+    },
+    /// This node's store was found to be another one than the cluster knows.
+    Wiped,
+    /// The node is a member.
+    Admitted,
+    /// The cluster file differs from the catalog in this.
+    SeedDiffers {
+        /// The difference, in words.
+        difference: String,
+    },
+    /// A shard began to catch up by comparing.
+    Comparing {
+        /// The group.
+        group: GroupId,
+    },
+    /// A shard has caught up by comparing.
+    Compared {
+        /// The group.
+        group: GroupId,
+    },
+    /// A group image was installed.
+    ImageInstalled {
+        /// The group.
+        group: GroupId,
+        /// Its index.
+        index: u64,
+    },
+    /// Stored or received bytes made no sense; what was done instead.
+    Damaged {
+        /// What and where.
+        detail: String,
+    },
+}

@@ -1,0 +1,225 @@
+//! What the driver may ask of a core, and what it is answered.
+
+use bytes::Bytes;
+use meridian_causal::{CausalContext, Content, Dot, OpId, SiblingSet, ZoneId};
+use serde::{Deserialize, Serialize};
+
+use crate::command::WriteIntent;
+use crate::ids::{KeyspaceId, NodeId, ShardId};
+
+/// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// A put or delete.
+    Write(Write),
+    /// A read of one shard.
+    Read(Read),
+    /// Creates a keyspace (control group).
+    KeyspaceCreate {
+        /// Its name.
+        name: String,
+        /// Its shards; `None` for the default.
+        shards: Option<u16>,
+    },
+    /// Deletes a keyspace and all its data (control group).
+    KeyspaceDelete {
+        /// Its name.
+        name: String,
+    },
+    /// How far other zones are behind this one, for the shards this core leads or, forwarded, their leaders.
+    Lag {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Groups this core holds. Answered at once, never forwarded.
+    Groups,
+}
+
+/// A put or delete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Write {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The key.
+    pub key: Bytes,
+    /// The value, or a tombstone for a delete.
+    pub content: Content,
+    /// What it replaces, and on which condition.
+    pub intent: WriteIntent,
+    /// Makes retries take effect once.
+    pub op_id: OpId,
+    /// Absolute wall-clock milliseconds at which the version expires.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A read of one shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Read {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// How fresh the answer must be.
+    pub level: ReadLevel,
+    /// What is read.
+    pub query: Query,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadLevel {
+    /// Reflects every write of the zone acknowledged before the read began.
+    Linearizable,
+    /// Whatever the replica at hand holds.
+    Eventual,
+}
+
+/// What is read from one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One key: answered with [`Answer::Key`].
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// Keys of one shard in order: answered with [`Answer::Page`].
+    Scan {
+        /// The shard.
+        shard: ShardId,
+        /// First key, inclusive.
+        from: Bytes,
+        /// End, exclusive; `None`: to the end.
+        to: Option<Bytes>,
+        /// Most keys answered.
+        limit: usize,
+        /// Which keys.
+        filter: Filter,
+        /// Whether values are left out.
+        keys_only: bool,
+    },
+    /// Hash over live content of one shard: answered with [`Answer::Digest`].
+    Digest {
+        /// The shard.
+        shard: ShardId,
+    },
+}
+
+/// Which keys a scan answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Filter {
+    /// Keys with a live version.
+    Live,
+    /// Keys in conflict.
+    Conflicts,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The sibling set of the key; empty when absent.
+    Key(SiblingSet),
+    /// Sorted keys with their sets. With `keys_only` the values are empty.
+    Page {
+        /// Keys and their sets.
+        keys: Vec<(Bytes, SiblingSet)>,
+        /// More keys may follow the last one.
+        more: bool,
+    },
+    /// The shard's digest.
+    Digest(ShardDigest),
+}
+
+/// A digest of a shard; shards add up to the keyspace by [`ShardDigest::add`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardDigest {
+    /// Sum, modulo 2^128, of a hash of each key with its live content: the same for the same content in any order.
+    pub sum: u128,
+    /// Keys with a live version.
+    pub keys: u64,
+    /// Keys in conflict.
+    pub conflicts: u64,
+}
+
+impl ShardDigest {
+    /// The digest of both together.
+    pub const fn add(self, other: Self) -> Self {
+        Self {
+            sum: self.sum.wrapping_add(other.sum),
+            keys: self.keys.saturating_add(other.keys),
+            conflicts: self.conflicts.saturating_add(other.conflicts),
+        }
+    }
+}
+
+/// What a request is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// The write stands.
+    Written(Receipt),
+    /// A read that the core served itself (it came forwarded). Reads of the driver come as
+    /// [`ReleasedRead`](crate::output::ReleasedRead) instead.
+    Read(Answer),
+    /// The keyspace now exists.
+    KeyspaceCreated(KeyspaceId),
+    /// The keyspace is gone.
+    KeyspaceDeleted(KeyspaceId),
+    /// Lag of each other zone.
+    Lag(Vec<ZoneLag>),
+    /// Groups of this core.
+    Groups(Vec<GroupStatus>),
+}
+
+/// The acknowledgement of a write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The dot it got.
+    pub dot: Dot,
+    /// The context the client may go on with.
+    pub context: CausalContext,
+    /// The zones that hold it durably.
+    pub zones: Vec<ZoneId>,
+    /// The op id it was sent with.
+    pub op_id: OpId,
+    /// An earlier attempt with the same op id had already taken effect.
+    pub repeated: bool,
+}
+
+/// How far a zone is behind this one in one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneLag {
+    /// The zone that is behind.
+    pub to: ZoneId,
+    /// Age of the oldest effect of ours it has not acknowledged, in milliseconds; 0 when it has all.
+    pub lag_ms: u64,
+    /// Effects of ours it has not acknowledged.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a core tells about one of its groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: crate::ids::GroupId,
+    /// Its leader as known here.
+    pub leader: Option<NodeId>,
+    /// This node leads it.
+    pub leads: bool,
+    /// Raft term.
+    pub term: u64,
+    /// Commit index.
+    pub commit: u64,
+    /// Applied index.
+    pub applied: u64,
+    /// Entries of log kept.
+    pub log_entries: u64,
+    /// Bytes of log kept.
+    pub log_bytes: u64,
+    /// Bytes of effects kept for other zones.
+    pub outbox_bytes: u64,
+    /// Op ids remembered.
+    pub op_ids: u64,
+    /// The shard is catching up by comparing.
+    pub comparing: bool,
+}

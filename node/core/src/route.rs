@@ -1,0 +1,428 @@
+//! Where a request goes: to a group this core leads, once to the node that leads it, or back with an error that says
+//! so. Nothing is proposed that is known to be refused.
+
+use meridian_causal::{Content, OpId, VersionVector, ZoneId};
+use rand::Rng;
+
+use crate::catalog::GroupRecord;
+use crate::command::Waiter as Proposer;
+use crate::command::{Op, WriteOp, WriteOutcome};
+use crate::control::{ControlCommand, ControlOp};
+use crate::core::Core;
+use crate::error::Error;
+use crate::group::Group;
+use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use crate::limits::{KEY_SIZE_BYTES_MAX, SIBLINGS_MAX, VALUE_SIZE_BYTES_MAX};
+use crate::message::PeerMessage;
+use crate::output::{Outputs, ReleasedRead};
+use crate::read;
+use crate::request::{Query, Read, ReadLevel, Receipt, Request, Response, Write, ZoneLag};
+use crate::shard::outbox;
+use crate::time::{MS, Now};
+use crate::waiting::{Origin, Waiter, What};
+
+/// A request on its way to a group.
+struct Routed {
+    origin: Origin,
+    deadline_ns: u64,
+    group: GroupId,
+}
+
+impl Core {
+    pub(crate) fn zone(&self) -> ZoneId {
+        let seed = self
+            .config
+            .seed
+            .nodes
+            .iter()
+            .find(|node| node.id == self.config.node);
+        seed.map_or(ZoneId(0), |node| node.zone)
+    }
+
+    /// A group's record in the catalog.
+    pub(crate) fn placed(&self, group: GroupId) -> Option<&GroupRecord> {
+        let record = self
+            .catalog
+            .group_of(group.keyspace, group.shard, group.zone)?;
+        (record.id == group).then_some(record)
+    }
+
+    pub(crate) fn request(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        deadline_ns: u64,
+        request: Request,
+        out: &mut Outputs,
+    ) {
+        let routed = match &request {
+            Request::Write(write) => self.group_for(write.keyspace, &write.key),
+            Request::Read(read) => self.group_for_read(read),
+            Request::Lag { keyspace, shard } => self.group_at(*keyspace, *shard),
+            Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } => Ok(GroupId::CONTROL),
+            Request::Groups => {
+                let groups = self.groups.values().map(Group::status).collect();
+                self.answer(origin, Ok(Response::Groups(groups)), out);
+                return;
+            }
+        };
+        match routed {
+            Ok(group) => self.dispatch(
+                now,
+                Routed {
+                    origin,
+                    deadline_ns,
+                    group,
+                },
+                request,
+                out,
+            ),
+            Err(error) => self.answer(origin, Err(error), out),
+        }
+    }
+
+    fn group_for(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<GroupId, Error> {
+        if self.catalog.revision == 0 {
+            return Err(Error::NotAdmitted);
+        }
+        let found = self
+            .catalog
+            .keyspaces
+            .get(&keyspace)
+            .ok_or(Error::KeyspaceNotFound)?;
+        self.group_at(keyspace, found.shard_of(key))
+    }
+
+    fn group_for_read(&self, read: &Read) -> Result<GroupId, Error> {
+        match &read.query {
+            Query::Get { key } => self.group_for(read.keyspace, key),
+            Query::Scan { shard, .. } | Query::Digest { shard } => {
+                self.group_at(read.keyspace, *shard)
+            }
+        }
+    }
+
+    fn group_at(&self, keyspace: KeyspaceId, shard: ShardId) -> Result<GroupId, Error> {
+        if self.catalog.revision == 0 {
+            return Err(Error::NotAdmitted);
+        }
+        let found = self
+            .catalog
+            .keyspaces
+            .get(&keyspace)
+            .ok_or(Error::KeyspaceNotFound)?;
+        let record = self.catalog.group_of(found.id, shard, self.zone());
+        record
+            .map(|record| record.id)
+            .ok_or_else(|| Error::InvalidArgument {
+                message: format!("keyspace {keyspace} has no shard {} in this zone", shard.0),
+            })
+    }
+
+    fn dispatch(&mut self, now: Now, routed: Routed, request: Request, out: &mut Outputs) {
+        let whole = self
+            .groups
+            .get(&routed.group)
+            .is_some_and(|group| !group.log().installing());
+        if let Request::Read(read) = &request
+            && read.level == ReadLevel::Eventual
+            && whole
+        {
+            self.serve(routed.origin, read, out);
+            return;
+        }
+        let leads = self.groups.get(&routed.group).is_some_and(Group::leads);
+        if !leads {
+            self.forward(now, routed, request, out);
+            return;
+        }
+        match request {
+            Request::Write(write) => self.write(routed, write, out),
+            Request::Read(read) => self.read(routed, read, out),
+            Request::Lag { .. } => {
+                let lag = self.lag(now, routed.group);
+                self.answer(routed.origin, lag.map(Response::Lag), out);
+            }
+            Request::KeyspaceCreate { name, shards } => {
+                let shards = shards.unwrap_or(self.config.default_shards);
+                let op = ControlOp::KeyspaceCreate {
+                    name,
+                    shards,
+                    nonce: self.rng.random(),
+                };
+                self.control(&routed, op, out);
+            }
+            Request::KeyspaceDelete { name } => {
+                self.control(&routed, ControlOp::KeyspaceDelete { name }, out)
+            }
+            Request::Groups => {}
+        }
+    }
+
+    fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
+        if let Err(error) = self.check_write(&write) {
+            self.answer(routed.origin, Err(error), out);
+            return;
+        }
+        let what = What::Write(routed.group, write.op_id);
+        let Some(ticket) = self.ticket(&routed, what, out) else {
+            return;
+        };
+        let op = Op::Write(WriteOp {
+            key: write.key,
+            content: write.content,
+            intent: write.intent,
+            op_id: write.op_id,
+            expires_at_ms: write.expires_at_ms,
+            waiter: self.proposer(ticket),
+        });
+        self.queue(routed.group, |group| group.enqueue(op));
+    }
+
+    fn check_write(&self, write: &Write) -> Result<(), Error> {
+        if self.disk_full {
+            return Err(Error::DiskFull);
+        }
+        let too_large = |what: &str, found: usize, limit: usize| Error::TooLarge {
+            what: what.to_owned(),
+            found: u64::try_from(found).unwrap_or(u64::MAX),
+            limit: u64::try_from(limit).unwrap_or(u64::MAX),
+        };
+        if write.key.is_empty() {
+            return Err(Error::InvalidArgument {
+                message: "a key has at least one byte".to_owned(),
+            });
+        }
+        if write.key.len() > KEY_SIZE_BYTES_MAX {
+            return Err(too_large("key bytes", write.key.len(), KEY_SIZE_BYTES_MAX));
+        }
+        match &write.content {
+            Content::Value(value) if value.len() > VALUE_SIZE_BYTES_MAX => {
+                Err(too_large("value bytes", value.len(), VALUE_SIZE_BYTES_MAX))
+            }
+            Content::Value(_) | Content::Tombstone => Ok(()),
+        }
+    }
+
+    fn read(&mut self, routed: Routed, read: Read, out: &mut Outputs) {
+        let what = What::Read(Box::new(read));
+        let Some(ticket) = self.ticket(&routed, what, out) else {
+            return;
+        };
+        self.queue(routed.group, |group| group.enqueue_read(ticket));
+    }
+
+    fn control(&mut self, routed: &Routed, op: ControlOp, out: &mut Outputs) {
+        let Some(ticket) = self.ticket(routed, What::Control, out) else {
+            return;
+        };
+        let command = ControlCommand {
+            waiter: self.proposer(ticket),
+            op,
+        };
+        self.queue(GroupId::CONTROL, |group| group.enqueue_control(command));
+    }
+
+    pub(crate) fn queue(&mut self, id: GroupId, act: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            act(group);
+            self.active.insert(id);
+        }
+    }
+
+    pub(crate) const fn proposer(&self, ticket: RequestId) -> Proposer {
+        Proposer {
+            node: self.config.node,
+            boot: self.boot,
+            ticket,
+        }
+    }
+
+    fn ticket(&mut self, routed: &Routed, what: What, out: &mut Outputs) -> Option<RequestId> {
+        let waiter = Waiter {
+            origin: routed.origin,
+            deadline_ns: routed.deadline_ns,
+            what,
+        };
+        let ticket = self.waiting.enter(waiter);
+        if ticket.is_none() {
+            let what = "the queue of waiting requests".to_owned();
+            self.answer(routed.origin, Err(Error::Overloaded { what }), out);
+        }
+        ticket
+    }
+
+    /// Sends a request to the node that leads; one that was forwarded already goes back.
+    fn forward(&mut self, now: Now, routed: Routed, request: Request, out: &mut Outputs) {
+        let leader = match routed.group {
+            GroupId::CONTROL => self.groups.get(&GroupId::CONTROL).and_then(Group::leader),
+            group => self.leader_elsewhere(group),
+        };
+        let leader = leader.filter(|leader| *leader != self.config.node);
+        let (Some(node), Origin::Driver(_)) = (leader, routed.origin) else {
+            let error = match (leader, routed.origin) {
+                (None, Origin::Driver(_)) => Error::NoQuorum,
+                (_, Origin::Driver(_) | Origin::Peer(..)) => Error::NotLeader { leader },
+            };
+            self.answer(routed.origin, Err(error), out);
+            return;
+        };
+        let what = match &request {
+            Request::Write(write) => What::ForwardedWrite(write.op_id),
+            Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } => What::Control,
+            Request::Read(_) | Request::Lag { .. } | Request::Groups => What::ForwardedRead,
+        };
+        let Some(id) = self.ticket(&routed, what, out) else {
+            return;
+        };
+        let deadline_ms = routed.deadline_ns.saturating_sub(now.mono_ns) / MS;
+        out.messages.push((
+            node,
+            PeerMessage::Forward {
+                id,
+                deadline_ms,
+                request: Box::new(request),
+            },
+        ));
+    }
+
+    /// The node asked has answered.
+    pub(crate) fn forwarded(
+        &mut self,
+        id: RequestId,
+        result: Result<Response, Error>,
+        out: &mut Outputs,
+    ) {
+        let Some(waiter) = self.waiting.take(id) else {
+            return;
+        };
+        match waiter.what {
+            What::ForwardedWrite(_) | What::ForwardedRead | What::Control => {
+                self.answer(waiter.origin, result, out)
+            }
+            What::Write(..) | What::Read(_) => {}
+        }
+    }
+
+    /// A proposal did not enter the log.
+    pub(crate) fn refused(&mut self, proposer: Proposer, out: &mut Outputs) {
+        if let Some(waiter) = self.waiting.take(proposer.ticket) {
+            let what = "the log of uncommitted writes".to_owned();
+            self.answer(waiter.origin, Err(Error::Overloaded { what }), out);
+        }
+    }
+
+    /// A linearizable read may be served.
+    pub(crate) fn release(&mut self, ticket: RequestId, out: &mut Outputs) {
+        let Some(waiter) = self.waiting.take(ticket) else {
+            return;
+        };
+        if let What::Read(read) = &waiter.what {
+            self.serve(waiter.origin, read, out);
+        }
+    }
+
+    /// Lets the driver serve a read of its own; serves one of another node.
+    fn serve(&self, origin: Origin, read: &Read, out: &mut Outputs) {
+        match origin {
+            Origin::Driver(id) => {
+                out.reads.push(ReleasedRead {
+                    id,
+                    keyspace: read.keyspace,
+                    query: read.query.clone(),
+                });
+            }
+            Origin::Peer(..) => {
+                let shards = self
+                    .catalog
+                    .keyspaces
+                    .get(&read.keyspace)
+                    .map_or(1, |keyspace| keyspace.shards);
+                let answer = read::serve(&*self.engine, read.keyspace, shards, &read.query);
+                self.answer(origin, answer.map(Response::Read), out);
+            }
+        }
+    }
+
+    pub(crate) fn answer(
+        &self,
+        origin: Origin,
+        result: Result<Response, Error>,
+        out: &mut Outputs,
+    ) {
+        match origin {
+            Origin::Driver(id) => out.replies.push((id, result)),
+            Origin::Peer(node, id) => {
+                out.messages.push((
+                    node,
+                    PeerMessage::Forwarded {
+                        id,
+                        result: Box::new(result),
+                    },
+                ));
+            }
+        }
+    }
+
+    /// How far the other zones are behind a group of this zone.
+    fn lag(&self, now: Now, id: GroupId) -> Result<Vec<ZoneLag>, Error> {
+        let Some((group, meta)) = self
+            .groups
+            .get(&id)
+            .and_then(|group| Some((group, group.shard()?.meta())))
+        else {
+            return Err(Error::NotLeader { leader: None });
+        };
+        let nothing = VersionVector::default();
+        let others = crate::exchange::others(&self.catalog, id);
+        others
+            .map(|other| {
+                let acked = group
+                    .exchange
+                    .known(other.incarnation)
+                    .unwrap_or(&nothing)
+                    .get(meta.incarnation);
+                let (entries, bytes, oldest) =
+                    outbox::pending(&*self.engine, meta, id, meta.incarnation, acked)?;
+                let lag_ms =
+                    oldest.map_or(0, |oldest| now.wall_ms.saturating_sub(oldest.wall_ms()));
+                Ok(ZoneLag {
+                    to: other.id.zone,
+                    lag_ms,
+                    entries,
+                    bytes,
+                })
+            })
+            .collect()
+    }
+
+    /// The nodes in the group's zone that a client may try, the leader first; for the shell's topology.
+    pub fn leader_of(&self, keyspace: KeyspaceId, shard: ShardId) -> Option<NodeId> {
+        let group = self.group_at(keyspace, shard).ok()?;
+        self.groups.get(&group)?.leader()
+    }
+}
+
+/// The answer to a write whose outcome apply has decided.
+pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Result<Response, Error> {
+    match outcome {
+        WriteOutcome::Written {
+            dot,
+            context,
+            repeated,
+        } => Ok(Response::Written(Receipt {
+            dot,
+            context,
+            zones: vec![zone],
+            op_id,
+            repeated,
+        })),
+        WriteOutcome::VersionMismatch { found } => Err(Error::VersionMismatch { found }),
+        WriteOutcome::OutcomeUnknown => Err(Error::OutcomeUnknown { op_id }),
+        WriteOutcome::OpIdReused => Err(Error::OpIdReused { op_id }),
+        WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
+            siblings,
+            limit: SIBLINGS_MAX,
+        }),
+    }
+}

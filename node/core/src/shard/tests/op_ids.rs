@@ -1,0 +1,216 @@
+//! How retries take effect once.
+
+use super::*;
+use crate::config::Bounds;
+use crate::shard::op_ids::eviction;
+
+fn bounds(op_ids_max: u64) -> Bounds {
+    Bounds {
+        op_ids_max,
+        op_id_age_ms: 1_000_000,
+        ..Bounds::default()
+    }
+}
+
+fn evict(zone: &mut Zone, bounds: &Bounds, now_ms: u64) -> bool {
+    let op = eviction(
+        &zone.engine,
+        zone.meta(),
+        zone.shard.group(),
+        bounds,
+        now_ms,
+    )
+    .unwrap();
+    let any = op.is_some();
+    zone.entry(op.into_iter().collect());
+    any
+}
+
+#[test]
+fn a_retry_is_told_what_the_first_attempt_did() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    let first = zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    let WriteOutcome::Written {
+        dot,
+        context,
+        repeated: false,
+    } = first
+    else {
+        panic!("{first:?}")
+    };
+    zone.put("k", "2");
+    zone.restart(PlantedBugs::default());
+    let retry = zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    assert_eq!(
+        retry,
+        WriteOutcome::Written {
+            dot,
+            context,
+            repeated: true
+        }
+    );
+    assert_eq!(zone.values("k"), ["2"]);
+}
+
+#[test]
+fn a_retry_inside_one_entry_takes_effect_once() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    let op = Op::Write(WriteOp {
+        key: bytes("k"),
+        content: value("1"),
+        intent: WriteIntent::Blind,
+        op_id,
+        expires_at_ms: None,
+        waiter: Waiter::default(),
+    });
+    let applied = zone.entry(vec![op.clone(), op]);
+    let repeats: Vec<_> = applied
+        .outcomes
+        .iter()
+        .map(|(_, _, outcome)| matches!(outcome, WriteOutcome::Written { repeated: true, .. }))
+        .collect();
+    assert_eq!((repeats, applied.effects.len()), (vec![false, true], 1));
+}
+
+#[test]
+fn an_op_id_used_for_another_key_is_refused() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    assert_eq!(
+        zone.write_as(op_id, "other", value("1"), WriteIntent::Blind),
+        WriteOutcome::OpIdReused
+    );
+    assert!(zone.set("other").is_empty());
+}
+
+#[test]
+fn a_retry_in_the_zone_that_received_the_first_attempt_takes_no_effect() {
+    let (mut a, mut b) = (Zone::new(1), Zone::new(2));
+    let op_id = a.new_op_id();
+    let first = a.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    b.pull_all(&a);
+    let retry = b.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    let (
+        WriteOutcome::Written { dot, .. },
+        WriteOutcome::Written {
+            dot: again,
+            repeated: true,
+            ..
+        },
+    ) = (first, retry)
+    else {
+        panic!("both attempts stand")
+    };
+    assert_eq!((dot, b.received().get(incarnation(2))), (again, 0));
+}
+
+#[test]
+fn attempts_that_landed_in_two_zones_show_as_one_version() {
+    let (mut a, mut b) = (Zone::new(1), Zone::new(2));
+    let op_id = a.new_op_id();
+    a.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    b.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    a.pull_all(&b);
+    b.pull_all(&a);
+    for zone in [&a, &b] {
+        assert_eq!(
+            (
+                zone.set("k").siblings().len(),
+                zone.meta().conflicts,
+                zone.meta().op_count
+            ),
+            (2, 0, 1)
+        );
+        zone.check();
+    }
+}
+
+#[test]
+fn the_oldest_op_ids_go_when_there_are_too_many_and_the_floor_rises_above_them() {
+    let mut zone = Zone::new(1);
+    let ids: Vec<_> = (0..10)
+        .map(|_| {
+            let op_id = zone.new_op_id();
+            zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+            op_id
+        })
+        .collect();
+    assert!(evict(&mut zone, &bounds(4), 0));
+    assert_eq!(zone.meta().op_count, 4);
+    let outcomes: Vec<_> = ids
+        .iter()
+        .map(|id| zone.write_as(*id, "k", value("1"), WriteIntent::Blind))
+        .collect();
+    for (n, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            WriteOutcome::OutcomeUnknown => assert!(n < 6, "{n} was to be remembered"),
+            WriteOutcome::Written { repeated: true, .. } => {
+                assert!(n >= 6, "{n} was to be forgotten")
+            }
+            other => panic!("retry {n} took effect: {other:?}"),
+        }
+    }
+    assert!(
+        !evict(&mut zone, &bounds(4), 0),
+        "there is nothing left to forget"
+    );
+    zone.check();
+}
+
+#[test]
+fn op_ids_go_by_age() {
+    let mut zone = Zone::new(1);
+    zone.put("k", "1");
+    let bounds = Bounds {
+        op_id_age_ms: 50,
+        ..bounds(100)
+    };
+    assert!(!evict(&mut zone, &bounds, 1_040));
+    assert!(evict(&mut zone, &bounds, 1_052));
+    assert_eq!((zone.meta().op_count, zone.meta().op_floor_ms), (0, 1_001));
+    zone.put("k", "2");
+    zone.check();
+}
+
+#[test]
+fn an_eviction_without_a_floor_raises_it_all_the_same() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    zone.entry(vec![Op::EvictOpIds {
+        through_index: u64::MAX,
+        floor_ms: 0,
+    }]);
+    assert_eq!(
+        zone.write_as(op_id, "k", value("1"), WriteIntent::Blind),
+        WriteOutcome::OutcomeUnknown
+    );
+    zone.put("k", "2");
+    assert_eq!(zone.meta().op_count, 1);
+    zone.check();
+}
+
+#[test]
+fn the_planted_bug_forgets_op_ids_at_a_restart() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    zone.restart(PlantedBugs {
+        forget_op_ids_at_restart: true,
+        ..PlantedBugs::default()
+    });
+    let retry = zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    assert!(
+        matches!(
+            retry,
+            WriteOutcome::Written {
+                repeated: false,
+                ..
+            }
+        ),
+        "{retry:?}"
+    );
+}

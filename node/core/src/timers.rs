@@ -1,0 +1,168 @@
+//! What happens with time: one pass over everything, every tick.
+
+use rand::Rng;
+
+use crate::catalog::Catalog;
+use crate::config::CoreConfig;
+use crate::control::{self, ControlCommand, ControlOp};
+use crate::core::Core;
+use crate::group::Group;
+use crate::ids::{GroupId, ReplicaId, RequestId};
+use crate::output::{Notice, Outputs};
+use crate::time::Now;
+
+/// Ticket of commands nobody waits for.
+const NOBODY: RequestId = RequestId(0);
+
+impl Core {
+    pub(crate) fn tick(&mut self, now: Now, out: &mut Outputs) {
+        for waiter in self.waiting.expired(now) {
+            self.answer(waiter.origin, Err(waiter.what.unseen()), out);
+        }
+        if let Some(admission) = &mut self.admission {
+            admission.tick(now, &self.config, &self.catalog, out);
+        }
+        self.join_cluster(now, out);
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.tick_group(now, id, out);
+        }
+        self.close_idle_images(now);
+        self.lead_control();
+    }
+
+    fn tick_group(&mut self, now: Now, id: GroupId, out: &mut Outputs) {
+        let (voters, learners) = wanted_members(&self.catalog, id);
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        group.tick(&mut self.rng);
+        if !voters.is_empty() {
+            group.reconcile_members(&voters, &learners);
+        }
+        group.request_image();
+        out.messages.extend(group.ask_page(now));
+        self.after_raft(id, out);
+        self.with_exchange(now, id, out, Group::exchange_tick);
+    }
+
+    /// What the leader of the control group does of its own accord: found the cluster, register stores.
+    fn lead_control(&mut self) {
+        let Some(group) = self.groups.get(&GroupId::CONTROL) else {
+            return;
+        };
+        if !group.established() || group.has_work() {
+            return;
+        }
+        let Some(admission) = &self.admission else {
+            return;
+        };
+        let mut ops = Vec::new();
+        if self.catalog.revision == 0 {
+            let shards = self.config.default_shards;
+            let rng = &mut self.rng;
+            let catalog = control::found(
+                &self.config.seed,
+                shards,
+                rng.random(),
+                rng.random(),
+                rng.random(),
+            );
+            ops.push(ControlOp::Found(Box::new(catalog)));
+        } else {
+            for (node, store, wiped) in admission.unregistered(&self.config, &self.catalog) {
+                ops.push(ControlOp::Admit {
+                    node,
+                    store,
+                    wiped,
+                    nonce: self.rng.random(),
+                });
+            }
+        }
+        for op in ops {
+            let waiter = self.proposer(NOBODY);
+            self.queue(GroupId::CONTROL, |group| {
+                group.enqueue_control(ControlCommand { waiter, op })
+            });
+        }
+    }
+
+    /// Says once in what the cluster file differs from the catalog.
+    pub(crate) fn check_seed(&mut self, out: &mut Outputs) {
+        if self.seed_checked || self.catalog.revision == 0 {
+            return;
+        }
+        self.seed_checked = true;
+        let differences = seed_differences(&self.config, &self.catalog);
+        out.notices.extend(
+            differences
+                .into_iter()
+                .map(|difference| Notice::SeedDiffers { difference }),
+        );
+    }
+}
+
+/// The replicas a group should have: voters, learners.
+fn wanted_members(catalog: &Catalog, id: GroupId) -> (Vec<ReplicaId>, Vec<ReplicaId>) {
+    if id != GroupId::CONTROL {
+        let record = catalog
+            .group_of(id.keyspace, id.shard, id.zone)
+            .filter(|record| record.id == id);
+        return (
+            record
+                .map(|record| record.voters.clone())
+                .unwrap_or_default(),
+            Vec::new(),
+        );
+    }
+    let voters = catalog.control_voters.clone();
+    let all = catalog
+        .nodes
+        .iter()
+        .map(|(node, record)| ReplicaId::new(*node, record.generation));
+    let learners = all.filter(|replica| !voters.contains(replica)).collect();
+    (voters, learners)
+}
+
+fn seed_differences(config: &CoreConfig, catalog: &Catalog) -> Vec<String> {
+    let mut differences = Vec::new();
+    for node in &config.seed.nodes {
+        match catalog.nodes.get(&node.id) {
+            None => differences.push(format!(
+                "node {} ({}) stands only in the cluster file",
+                node.name, node.id
+            )),
+            Some(record) => {
+                if record.name != node.name {
+                    differences.push(format!(
+                        "node {} is named {:?} there, {:?} here",
+                        node.id, record.name, node.name
+                    ));
+                }
+                if record.zone != node.zone {
+                    differences.push(format!("node {} is in another zone there", node.name));
+                }
+                if record.addr != node.addr || record.peer_addr != node.peer_addr {
+                    differences.push(format!("node {} has other addresses there", node.name));
+                }
+            }
+        }
+    }
+    for (id, record) in &catalog.nodes {
+        if !config.seed.nodes.iter().any(|node| node.id == *id) {
+            differences.push(format!(
+                "node {} ({id}) is missing from the cluster file",
+                record.name
+            ));
+        }
+    }
+    for zone in &config.seed.zones {
+        if catalog.zones.get(&zone.id) != Some(&zone.name) {
+            differences.push(format!(
+                "zone {:?} is another one or missing there",
+                zone.name
+            ));
+        }
+    }
+    differences
+}
