@@ -1,0 +1,85 @@
+//! A version goes only when a write that has seen it says so (design, section 2; protocol rule 2).
+//!
+//! Two halves. A write without a context replaces at most one version, when any of them is live: else it would end a
+//! conflict nobody has read. And whatever a read's context covers without showing it was replaced by a write that the
+//! read covers too: else it was lost in a merge.
+
+use std::collections::BTreeSet;
+
+use meridian_causal::Content;
+use meridian_core::command::WriteIntent;
+
+use super::FinalState;
+use super::key::{KeyHistory, WriteFact};
+use crate::violation::{Checked, Violation};
+
+pub(super) fn check(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
+    key.writes
+        .iter()
+        .try_for_each(|write| check_blind(key, write))?;
+    check_reads(key)
+}
+
+fn check_blind(key: &KeyHistory<'_>, write: &WriteFact<'_>) -> Checked {
+    let most_versions = match write.intent {
+        WriteIntent::Blind => 1,
+        WriteIntent::IfAbsent => 0,
+        WriteIntent::Context(_) | WriteIntent::Overwrite | WriteIntent::IfContext(_) => {
+            return Ok(());
+        }
+    };
+    let Some(replaced) = &write.replaced else {
+        return Ok(());
+    };
+    let newest = replaced.minus(&key.possibly_replaced_by(replaced));
+    let newest: Vec<&WriteFact<'_>> = newest
+        .iter()
+        .filter_map(|place| key.writes.get(place))
+        .collect();
+    let versions: BTreeSet<_> = newest.iter().map(|write| write.op_id).collect();
+    let any_live = newest
+        .iter()
+        .any(|write| *write.content != Content::Tombstone);
+    if versions.len() <= most_versions || !any_live {
+        return Ok(());
+    }
+    let replaced: Vec<String> = newest
+        .iter()
+        .map(|write| format!("{} (op {})", write.dot, write.number))
+        .collect();
+    Err(Violation::new(
+        "justified",
+        write.seen_ns,
+        format!(
+            "{} (op {}) on {:?} was written without a context and replaced {}",
+            write.dot,
+            write.number,
+            key.name,
+            replaced.join(" and ")
+        ),
+    ))
+}
+
+fn check_reads(key: &KeyHistory<'_>) -> Checked {
+    let tombstones = key.tombstones();
+    for read in &key.reads {
+        let gone = read.covered.minus(&read.held);
+        let mut lost = gone.minus(&key.possibly_replaced_by(&read.covered));
+        if read.held.len() == 0 {
+            lost = lost.minus(&tombstones);
+        }
+        if let Some(place) = lost.first() {
+            return Err(Violation::new(
+                "justified",
+                read.return_ns,
+                format!(
+                    "op {} read {:?} and was told it had seen {}, which it was not shown and nothing replaced",
+                    read.number,
+                    key.name,
+                    key.show(place)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Per-key linearizability inside a zone, from causality: nothing has to be searched for.
+//!
+//! A read shows the set of writes its context covers. Linearizable reads of a key in a zone must form a chain by
+//! inclusion; each must cover whatever a write acknowledged, or a read answered, in that zone before it began; none may
+//! show what was known there to be replaced; none may show a write nobody had begun. Dots that a zone gives to a key grow
+//! in the order of real time.
+
+use meridian_causal::ZoneId;
+
+use super::FinalState;
+use super::bits::Bits;
+use super::key::{KeyHistory, ReadFact};
+use crate::node::zone_id;
+use crate::violation::{Checked, Violation};
+
+/// Values read were written, say what their write said, and are not from the future. Holds at every read level.
+pub(super) fn check_values(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
+    for read in &key.reads {
+        if let Some(dot) = read.unknown {
+            let message = format!(
+                "op {} read {dot} on {:?}, which no group applied",
+                read.number, key.name
+            );
+            return Err(Violation::new("values", read.return_ns, message));
+        }
+        if let Some(dot) = read.wrong {
+            let message = format!(
+                "op {} read {dot} on {:?} with a value its write did not have",
+                read.number, key.name
+            );
+            return Err(Violation::new("values", read.return_ns, message));
+        }
+        let early = read.held.iter().find(|place| {
+            key.writes
+                .get(*place)
+                .is_some_and(|w| w.call_ns > read.return_ns)
+        });
+        if let Some(place) = early {
+            let message = format!(
+                "op {} read {} on {:?} before it was sent",
+                read.number,
+                key.show(place),
+                key.name
+            );
+            return Err(Violation::new("values", read.return_ns, message));
+        }
+    }
+    Ok(())
+}
+
+/// The order of linearizable operations in each zone.
+pub(super) fn check_order(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
+    let mut zones: Vec<usize> = key.reads.iter().map(|read| read.zone).collect();
+    zones.sort_unstable();
+    zones.dedup();
+    let mortal = key.mortal();
+    for zone in zones {
+        let reads: Vec<&ReadFact> = key
+            .reads
+            .iter()
+            .filter(|read| read.linearizable && read.zone == zone)
+            .collect();
+        check_chain(key, &reads)?;
+        check_real_time(key, zone_id(zone), &reads, &mortal)?;
+    }
+    check_dots(key)
+}
+
+fn check_chain(key: &KeyHistory<'_>, reads: &[&ReadFact]) -> Checked {
+    let mut sorted: Vec<&&ReadFact> = reads.iter().filter(|read| !read.bare).collect();
+    sorted.sort_by_key(|read| read.covered.len());
+    for pair in sorted.windows(2) {
+        let [smaller, greater] = pair else { continue };
+        if let Some(place) = smaller.covered.minus(&greater.covered).first() {
+            return Err(Violation::new(
+                "linear",
+                greater.return_ns,
+                format!(
+                    "ops {} and {} read {:?} in one zone, and each has seen what the other has not, such as {}",
+                    smaller.number,
+                    greater.number,
+                    key.name,
+                    key.show(place)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Something happens at a time in a zone.
+enum Moment<'a> {
+    Call(&'a ReadFact),
+    ReadReturn(&'a ReadFact),
+    Acked(usize),
+}
+
+fn check_real_time(
+    key: &KeyHistory<'_>,
+    zone: ZoneId,
+    reads: &[&ReadFact],
+    mortal: &Bits,
+) -> Checked {
+    let mut moments: Vec<(u64, u8, Moment<'_>)> = Vec::new();
+    for read in reads {
+        moments.push((read.call_ns, 0, Moment::Call(read)));
+        moments.push((read.return_ns, 1, Moment::ReadReturn(read)));
+    }
+    for (place, write) in key.writes.iter().enumerate() {
+        if let Some(at) = write.acked_ns.filter(|_| write.dot.zone() == zone) {
+            moments.push((at, 1, Moment::Acked(place)));
+        }
+    }
+    moments.sort_by_key(|(at, rank, _)| (*at, *rank));
+    let (mut known, mut gone) = (key.none(), key.none());
+    for (_, _, moment) in moments {
+        match moment {
+            Moment::Call(read) => check_read(key, read, (&known, &gone), mortal)?,
+            Moment::ReadReturn(read) => {
+                known.add(&read.covered);
+                gone.add(&read.covered.minus(&read.held));
+            }
+            Moment::Acked(place) => {
+                known.insert(place);
+                if let Some(replaced) = key
+                    .writes
+                    .get(place)
+                    .and_then(|write| write.replaced.as_ref())
+                {
+                    gone.add(replaced);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_read(
+    key: &KeyHistory<'_>,
+    read: &ReadFact,
+    (known, gone): (&Bits, &Bits),
+    mortal: &Bits,
+) -> Checked {
+    let seen = if read.bare { mortal } else { &read.covered };
+    if let Some(place) = known.minus(seen).first() {
+        return Err(Violation::new(
+            "linear",
+            read.return_ns,
+            format!(
+                "op {} read {:?} without {}, known in its zone before it began",
+                read.number,
+                key.name,
+                key.show(place)
+            ),
+        ));
+    }
+    if let Some(place) = read.held.and(gone).first() {
+        return Err(Violation::new(
+            "tombstones",
+            read.return_ns,
+            format!(
+                "op {} read {} on {:?}, gone in its zone before it began",
+                read.number,
+                key.show(place),
+                key.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// From the greatest dot down: no smaller dot was sent after a greater one of the same life was acknowledged.
+fn check_dots(key: &KeyHistory<'_>) -> Checked {
+    let mut acked: Option<(u64, meridian_causal::Dot)> = None;
+    for write in key.writes.iter().rev() {
+        acked = acked.filter(|(_, greater)| greater.incarnation == write.dot.incarnation);
+        if let Some((at, greater)) = acked.filter(|(at, _)| write.call_ns > *at) {
+            let message = format!(
+                "{} on {:?} was sent after {greater} was acknowledged",
+                write.dot, key.name
+            );
+            return Err(Violation::new("linear", at, message));
+        }
+        let own = write.acked_ns.map(|at| (at, write.dot));
+        acked = [acked, own].into_iter().flatten().min();
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! The checkers: one promise each, one file each.
+//!
+//! Some watch while the run goes on (`apply`, `dots`, `op_ids`): they see what every replica applied. The others judge at
+//! the end, from what clients sent and were answered (`history`), the causal history made of it (`evidence`), and the
+//! state read straight from the engines (`FinalState`): `convergence`, `durability`, `tombstones`, `linear`,
+//! `registers`.
+//!
+//! Invariant: a checker never asks a core whether the core is right. What a write replaced is taken from what its client
+//! sent; only for writes without a context, where the store decides, from the receipt, and `justified` holds that
+//! against rule 2.
+
+mod apply;
+mod bits;
+mod convergence;
+mod dots;
+mod durability;
+mod evidence;
+mod justified;
+mod key;
+mod linear;
+mod op_ids;
+mod registers;
+mod tombstones;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use meridian_causal::SiblingSet;
+use meridian_core::ids::GroupId;
+use meridian_core::output::Observation;
+use meridian_core::request::ShardDigest;
+
+use crate::history::History;
+use crate::violation::Checked;
+use evidence::Evidence;
+use evidence::describe_key;
+
+/// Watches a run.
+#[derive(Debug, Default)]
+pub struct Observer {
+    apply: apply::Apply,
+    dots: dots::Dots,
+    op_ids: op_ids::OpIds,
+    evidence: Evidence,
+}
+
+/// What the engines hold at the end.
+#[derive(Debug, Default)]
+pub struct FinalState {
+    /// One per node.
+    pub replicas: Vec<ReplicaState>,
+    /// When it was read.
+    pub at_ns: u64,
+}
+
+/// What one node's engine holds.
+#[derive(Debug, Default)]
+pub struct ReplicaState {
+    /// The node, from 0.
+    pub node: usize,
+    /// Its zone, from 0.
+    pub zone: usize,
+    /// Every key that a client ever wrote or the node holds a live version of.
+    pub sets: BTreeMap<Bytes, SiblingSet>,
+    /// The keys that its scans show.
+    pub scanned: Vec<Bytes>,
+    /// The digest of each shard.
+    pub digests: Vec<ShardDigest>,
+}
+
+impl Observer {
+    /// A watcher that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A node was started again.
+    pub fn started(&mut self, node: usize) {
+        self.dots.started(node);
+    }
+
+    /// A group catches up by comparing, or has.
+    pub fn compares(&mut self, group: GroupId) {
+        self.dots.compares(group);
+    }
+
+    /// Takes one observation in.
+    pub fn observe(&mut self, now: u64, node: usize, observation: Observation) -> Checked {
+        match observation {
+            Observation::Applied {
+                group,
+                index,
+                writes_hash,
+            } => self
+                .apply
+                .applied(now, node, apply::Entry { group, index }, writes_hash),
+            Observation::Effect {
+                group,
+                index,
+                dot,
+                key,
+                op_id,
+            } => {
+                let seen = dots::Seen {
+                    group,
+                    index,
+                    dot,
+                    key,
+                    op_id,
+                };
+                if !self.dots.effect(now, node, &seen)? {
+                    return Ok(());
+                }
+                self.op_ids.effect(now, &seen)?;
+                self.evidence.effect(now, seen);
+                Ok(())
+            }
+            Observation::Leads { group, term } => self.apply.leads(now, node, group, term),
+        }
+    }
+
+    /// Judges a finished run.
+    pub fn judge(&self, history: &History, state: &FinalState) -> Checked {
+        convergence::check(state)?;
+        let keys = self.evidence.keys(history, state.at_ns)?;
+        for key in &keys {
+            let judged = [
+                linear::check_values,
+                justified::check,
+                durability::check,
+                tombstones::check,
+                linear::check_order,
+            ];
+            for check in judged {
+                check(key, state).map_err(|violation| {
+                    violation.with(describe_key(history, &self.evidence, &key.name))
+                })?;
+            }
+        }
+        op_ids::check_receipts(history)?;
+        registers::check(history)
+    }
+
+    /// Everything known about a key, for whoever looks for the reason of a violation.
+    pub fn describe(&self, history: &History, key: &Bytes) -> Vec<String> {
+        describe_key(history, &self.evidence, key)
+    }
+}

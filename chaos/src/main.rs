@@ -1,0 +1,250 @@
+//! `kv-chaos`: one seed, or a swarm of them.
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line tool reports on standard output"
+)]
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use meridian_chaos::run::{Report, run};
+use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::swarm::{Bounds, Totals, swarm};
+use meridian_chaos::trace::Trace;
+use meridian_core::config::PlantedBugs;
+
+/// The simulated world of Meridian.
+#[derive(Debug, Parser)]
+#[command(name = "kv-chaos", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one seed.
+    Sim(Sim),
+    /// Run seeds one after another, on all processors.
+    Swarm(Swarm),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Simulated seconds of load and faults.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The size of the world: 3x1, 3x3 or 1x3; the seed picks when absent.
+    #[arg(long)]
+    topology: Option<Topology>,
+    /// Plant a bug that the checkers must find.
+    #[arg(long)]
+    plant: Option<Plant>,
+}
+
+#[derive(Debug, Args)]
+struct Sim {
+    /// The seed.
+    #[arg(long)]
+    seed: u64,
+    #[command(flatten)]
+    common: Common,
+    /// Write what clients asked and were answered, as lines of JSON.
+    #[arg(long)]
+    history: Option<PathBuf>,
+    /// Write every event.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// Spell messages out in the trace.
+    #[arg(long, requires = "trace")]
+    whole: bool,
+}
+
+#[derive(Debug, Args)]
+struct Swarm {
+    /// Begin no seed after this many minutes of wall time.
+    #[arg(long, required_unless_present = "seeds")]
+    minutes: Option<f64>,
+    /// Run this many seeds.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Runs at one time; one per processor when absent.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Stop at the first failure.
+    #[arg(long)]
+    first: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Plant {
+    /// A merge keeps only the newest sibling.
+    LoseSibling,
+    /// Replies leave before the batch they depend on is durable.
+    AckBeforeDurable,
+    /// Op ids are forgotten at a restart.
+    ForgetOpIds,
+}
+
+impl Plant {
+    const fn bugs(self) -> PlantedBugs {
+        let none = PlantedBugs {
+            lose_sibling_in_merge: false,
+            reply_before_durable: false,
+            forget_op_ids_at_restart: false,
+        };
+        match self {
+            Self::LoseSibling => PlantedBugs {
+                lose_sibling_in_merge: true,
+                ..none
+            },
+            Self::AckBeforeDurable => PlantedBugs {
+                reply_before_durable: true,
+                ..none
+            },
+            Self::ForgetOpIds => PlantedBugs {
+                forget_op_ids_at_restart: true,
+                ..none
+            },
+        }
+    }
+}
+
+impl Common {
+    fn options(&self, seed: u64) -> Options {
+        let planted = self.plant.map(Plant::bugs).unwrap_or_default();
+        Options {
+            seed,
+            seconds: self.seconds,
+            topology: self.topology,
+            planted,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Sim(sim) => run_sim(&sim),
+        Command::Swarm(swarm) => Ok(run_swarm(&swarm)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            println!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_sim(sim: &Sim) -> Result<bool, std::io::Error> {
+    println!("seed {}", sim.seed);
+    let trace = match &sim.trace {
+        Some(path) => Trace::to(Box::new(BufWriter::new(File::create(path)?)), sim.whole),
+        None => Trace::default(),
+    };
+    let begun = Instant::now();
+    let report = run(sim.common.options(sim.seed), trace);
+    if let Some(path) = &sim.history {
+        report
+            .history
+            .write(&mut BufWriter::new(File::create(path)?))?;
+    }
+    report
+        .stats
+        .lines()
+        .iter()
+        .for_each(|line| println!("{line}"));
+    println!(
+        "topology {} wall {:.3} s",
+        report.topology,
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(tell(&report))
+}
+
+/// Prints what was broken, the reproducing line last.
+fn tell(report: &Report) -> bool {
+    let (Some(line), Some(violation)) = (report.line(), &report.violation) else {
+        return true;
+    };
+    violation
+        .details
+        .iter()
+        .for_each(|detail| println!("  {detail}"));
+    println!("{}: {}", violation.check, violation.message);
+    println!("{line}");
+    false
+}
+
+fn run_swarm(args: &Swarm) -> bool {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let bounds = Bounds {
+        time: args
+            .minutes
+            .map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
+        seeds: args.seeds,
+        jobs: args.jobs.unwrap_or(processors),
+        stop_at_failure: args.first,
+    };
+    println!("seeds from {}", args.from);
+    let totals = swarm(args.common.options(args.from), bounds, &progress);
+    summary(&totals);
+    totals
+        .failures
+        .iter()
+        .for_each(|(_, message)| println!("  {message}"));
+    totals
+        .failures
+        .iter()
+        .for_each(|(line, _)| println!("{line}"));
+    totals.failures.is_empty()
+}
+
+fn progress(totals: &Totals) {
+    if totals.seeds.is_multiple_of(50) {
+        println!(
+            "{} seeds, {} failures, {:.0} simulated s per s and core",
+            totals.seeds,
+            totals.failures.len(),
+            totals.speed()
+        );
+    }
+}
+
+fn summary(totals: &Totals) {
+    let topologies: Vec<String> = totals
+        .topologies
+        .iter()
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect();
+    println!(
+        "seeds={} failures={} {}",
+        totals.seeds,
+        totals.failures.len(),
+        topologies.join(" ")
+    );
+    totals
+        .stats
+        .lines()
+        .iter()
+        .for_each(|line| println!("{line}"));
+    if let Some((rate, seed)) = totals.slowest_ops {
+        println!(
+            "least load: {rate} operations answered per simulated second of load, seed {seed}"
+        );
+    }
+    println!(
+        "speed: {:.0} simulated seconds per second and core",
+        totals.speed()
+    );
+}

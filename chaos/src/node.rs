@@ -1,0 +1,306 @@
+//! A simulated machine: an engine in memory, clocks, and one or two cores driven by the loop of `meridian_core`.
+//!
+//! While a synced write is under way a core handles nothing: its inputs wait, as they do in the shell. A crash may fall
+//! before the write, after it, or keep any part of what was written since the last sync; the engine survives, the
+//! cores do not.
+
+use std::sync::Arc;
+
+use meridian_causal::ZoneId;
+use meridian_core::catalog::Catalog;
+use meridian_core::config::{ClusterSeed, CoreConfig, NodeSeed, Timing, ZoneSeed};
+use meridian_core::ids::NodeId;
+use meridian_core::{Core, Input, Now, Outputs};
+use meridian_storage::{Batch, Durability, Engine, MemoryEngine, StorageError};
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use crate::clock::NodeClock;
+use crate::rng::{Draw, Streams};
+use crate::scenario::{DiskProfile, Scenario, Topology};
+
+/// What a core wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until the next input.
+    Idle,
+    /// To go on at once.
+    Again,
+    /// To be called again when its write is done, after this many nanoseconds.
+    Write(u64),
+    /// To be stopped: its store failed.
+    Stop,
+}
+
+/// One core and what waits for it.
+struct Slot {
+    core: Core,
+    inbox: Vec<Input>,
+    writing: Option<Batch>,
+    turning: bool,
+}
+
+/// A machine of the simulated world.
+pub struct SimNode {
+    /// Its id in the cluster.
+    pub id: NodeId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Its disk; survives crashes.
+    pub engine: Arc<MemoryEngine>,
+    /// Its clocks.
+    pub clock: NodeClock,
+    /// Counts its starts: an event meant for an earlier start is void.
+    pub boot: u64,
+    /// Its disk is this many times slower than it should be.
+    pub slow: u64,
+    /// Its next synced write takes this much longer.
+    pub stall_ns: u64,
+    /// The catalog it told last.
+    pub catalog: Option<Arc<Catalog>>,
+    config: CoreConfig,
+    slots: Vec<Slot>,
+    disk: DiskProfile,
+    disk_rng: SmallRng,
+    crash_rng: SmallRng,
+    entropy_rng: SmallRng,
+}
+
+/// The cluster file of a topology.
+pub fn cluster_seed(topology: Topology) -> ClusterSeed {
+    let zones = (1..=topology.zones).map(|zone| ZoneSeed {
+        id: ZoneId(zone),
+        name: format!("zone-{zone}"),
+    });
+    let nodes = (0..topology.nodes()).map(|node| NodeSeed {
+        id: node_id(node),
+        name: format!("n{}", node + 1),
+        zone: zone_id(topology.zone_of(node)),
+        addr: format!("n{}:1", node + 1),
+        peer_addr: format!("n{}:2", node + 1),
+    });
+    ClusterSeed {
+        cluster: "simulated".to_string(),
+        zones: zones.collect(),
+        nodes: nodes.collect(),
+    }
+}
+
+/// The id of the node at a position.
+pub fn node_id(node: usize) -> NodeId {
+    NodeId(u64::try_from(node).unwrap_or(u64::MAX).saturating_add(1))
+}
+
+/// The position of a node id.
+pub fn node_index(id: NodeId) -> usize {
+    usize::try_from(id.0.saturating_sub(1)).unwrap_or(usize::MAX)
+}
+
+/// The id of the zone at a position.
+pub fn zone_id(zone: usize) -> ZoneId {
+    ZoneId(u16::try_from(zone + 1).unwrap_or(u16::MAX))
+}
+
+impl SimNode {
+    /// A machine with an empty disk, not started yet.
+    pub fn new(node: usize, scenario: &Scenario, streams: Streams) -> Self {
+        let index = u64::try_from(node).unwrap_or(0);
+        let id = node_id(node);
+        let config = CoreConfig {
+            node: id,
+            seed: cluster_seed(scenario.topology),
+            core_index: 0,
+            core_count: scenario.cores,
+            entropy: [0; 32],
+            default_shards: scenario.shards,
+            timing: Timing::default(),
+            bounds: scenario.bounds,
+            observe: true,
+            planted: scenario.planted,
+        };
+        Self {
+            id,
+            zone: zone_id(scenario.topology.zone_of(node)),
+            engine: Arc::new(MemoryEngine::new()),
+            clock: NodeClock::new(&scenario.faults, streams.stream("clock", index)),
+            boot: 0,
+            slow: 1,
+            stall_ns: 0,
+            catalog: None,
+            config,
+            slots: Vec::new(),
+            disk: scenario.disk,
+            disk_rng: streams.stream("disk", index),
+            crash_rng: streams.stream("crash", index),
+            entropy_rng: streams.stream("entropy", index),
+        }
+    }
+
+    /// Whether it runs.
+    pub const fn is_up(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
+    /// Number of its cores while it runs.
+    pub const fn cores(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How often its cores want a tick, in nanoseconds.
+    pub const fn tick_ns(&self) -> u64 {
+        self.config.timing.tick_ms * crate::rng::MS
+    }
+
+    /// Starts the machine on whatever its disk holds.
+    pub fn start(&mut self, virtual_ns: u64) -> Result<(), String> {
+        self.boot += 1;
+        self.catalog = None;
+        self.clock.reboot(virtual_ns);
+        let now = self.clock.now(virtual_ns);
+        for core_index in 0..self.config.core_count {
+            let mut config = CoreConfig {
+                core_index,
+                ..self.config.clone()
+            };
+            self.entropy_rng.fill(&mut config.entropy);
+            let engine: Arc<dyn Engine> = self.engine.clone();
+            let core = Core::open(config, engine, now).map_err(|error| format!("{error:?}"))?;
+            self.slots.push(Slot {
+                core,
+                inbox: Vec::new(),
+                writing: None,
+                turning: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// The power goes. Gives the number of batches that were lost.
+    pub fn crash(&mut self) -> usize {
+        for slot in self.slots.drain(..) {
+            let reaches_disk = self.crash_rng.chance(0.5);
+            if let Some(batch) = slot.writing.filter(|_| reaches_disk) {
+                // The core never hears of it; only what is on the disk counts. A failure would be a crash too.
+                drop(self.engine.write(batch, Durability::Buffered));
+            }
+        }
+        let unsynced = self.engine.unsynced();
+        let keep = match self.crash_rng.between(0, 4) {
+            0 => 0,
+            1 => unsynced,
+            _ => self.crash_rng.index(unsynced + 1),
+        };
+        if self.crash_rng.chance(0.2) {
+            self.engine.crash_torn(keep);
+        } else {
+            self.engine.crash(keep);
+        }
+        unsynced - keep
+    }
+
+    /// The next write fails with an unknown outcome.
+    pub fn fail_next_write(&self) {
+        self.engine.fail_next_write(StorageError::Io {
+            detail: "injected".to_string(),
+        });
+    }
+
+    /// Hands an input to a core; true when the core is free to take it at once.
+    pub fn push(&mut self, core: usize, input: Input) -> bool {
+        let Some(slot) = self.slots.get_mut(core) else {
+            return false;
+        };
+        slot.inbox.push(input);
+        slot.writing.is_none()
+    }
+
+    /// One round of a core's loop: the inputs at hand, or one turn.
+    pub fn advance(&mut self, core: usize, virtual_ns: u64, out: &mut Outputs) -> Next {
+        let now = self.clock.now(virtual_ns);
+        let Some(slot) = self.slots.get_mut(core) else {
+            return Next::Idle;
+        };
+        if slot.writing.is_some() {
+            return Next::Idle;
+        }
+        if !slot.turning {
+            for input in slot.inbox.drain(..) {
+                slot.core.step(now, input, out);
+            }
+            slot.turning = true;
+        }
+        let Some(turn) = slot.core.turn(now, out) else {
+            slot.turning = false;
+            return if slot.inbox.is_empty() {
+                Next::Idle
+            } else {
+                Next::Again
+            };
+        };
+        match turn.durability {
+            Durability::Synced => {
+                slot.writing = Some(turn.batch);
+                Next::Write(self.sync_ns())
+            }
+            Durability::Buffered => self.write(core, now, turn.batch, Durability::Buffered, out),
+        }
+    }
+
+    /// The synced write of a core is done.
+    pub fn written(&mut self, core: usize, virtual_ns: u64, out: &mut Outputs) -> Next {
+        let now = self.clock.now(virtual_ns);
+        let Some(batch) = self
+            .slots
+            .get_mut(core)
+            .and_then(|slot| slot.writing.take())
+        else {
+            return Next::Idle;
+        };
+        self.write(core, now, batch, Durability::Synced, out)
+    }
+
+    fn write(
+        &mut self,
+        core: usize,
+        now: Now,
+        batch: Batch,
+        durability: Durability,
+        out: &mut Outputs,
+    ) -> Next {
+        let written = self.engine.write(batch, durability);
+        let Some(slot) = self.slots.get_mut(core) else {
+            return Next::Idle;
+        };
+        match written {
+            Ok(()) => {
+                slot.core.wrote(now, out);
+                Next::Again
+            }
+            Err(_) => {
+                slot.core.failed(now, out);
+                Next::Stop
+            }
+        }
+    }
+
+    fn sync_ns(&mut self) -> u64 {
+        let mut sync = self
+            .disk_rng
+            .between(self.disk.sync_ns_min, self.disk.sync_ns_max)
+            * self.slow;
+        if self.disk_rng.chance(self.disk.stall) {
+            sync += self.disk_rng.between(0, self.disk.stall_ns_max);
+        }
+        sync + std::mem::take(&mut self.stall_ns)
+    }
+}
+
+impl std::fmt::Debug for SimNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimNode")
+            .field("id", &self.id)
+            .field("boot", &self.boot)
+            .field("up", &self.is_up())
+            .finish()
+    }
+}

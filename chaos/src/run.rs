@@ -1,0 +1,112 @@
+//! One run of one seed, and the line that reproduces it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::history::History;
+use crate::scenario::{Options, Scenario, Topology};
+use crate::trace::Trace;
+use crate::violation::Violation;
+use crate::world::{Stats, World};
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// What was asked for.
+    pub options: Options,
+    /// The size of the world.
+    pub topology: Topology,
+    /// What the run did.
+    pub stats: Stats,
+    /// What clients asked and were answered; empty after a panic.
+    pub history: History,
+    /// What was broken.
+    pub violation: Option<Box<Violation>>,
+}
+
+/// Runs a seed. A panic of the core is a violation like any other.
+pub fn run(options: Options, trace: Trace) -> Report {
+    let scenario = Scenario::draw(&options);
+    let topology = scenario.topology;
+    let result = catch_unwind(AssertUnwindSafe(|| World::new(scenario, trace).run()));
+    match result {
+        Ok(finished) => {
+            let lost = finished.trace.finish().err();
+            let untraced = lost.map(|error| Violation::new("trace", 0, error.to_string()));
+            let violation = finished.violation.or(untraced);
+            Report {
+                options,
+                topology,
+                stats: finished.stats,
+                history: finished.history,
+                violation,
+            }
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("a panic without words");
+            let violation = Some(Violation::new("panic", 0, text.to_string()));
+            Report {
+                options,
+                topology,
+                stats: Stats::default(),
+                history: History::default(),
+                violation,
+            }
+        }
+    }
+}
+
+impl Report {
+    /// The line that reproduces a failure.
+    pub fn line(&self) -> Option<String> {
+        let violation = self.violation.as_ref()?;
+        let planted = plant_name(self.options.planted)
+            .map_or_else(String::new, |name| format!(" --plant {name}"));
+        Some(format!(
+            "FAIL seed={seed} topology={topology} check={check} at_ms={at} commit={commit} reproduce: kv-chaos sim --seed \
+             {seed} --seconds {seconds} --topology {topology}{planted}",
+            seed = self.options.seed,
+            topology = self.topology,
+            check = violation.check,
+            at = violation.at_ns / crate::rng::MS,
+            commit = commit(),
+            seconds = self.options.seconds,
+        ))
+    }
+}
+
+/// The commit this was built from: told at build time by `KV_COMMIT`, else asked of git where the sources stand.
+pub fn commit() -> String {
+    if let Some(commit) = option_env!("KV_COMMIT") {
+        return commit.to_string();
+    }
+    let asked = std::process::Command::new("git")
+        .args([
+            "-C",
+            env!("CARGO_MANIFEST_DIR"),
+            "rev-parse",
+            "--short",
+            "HEAD",
+        ])
+        .output();
+    let text = asked
+        .ok()
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok());
+    text.map_or_else(|| "unknown".to_string(), |text| text.trim().to_string())
+}
+
+/// The bug planted, by its name on the command line.
+pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&'static str> {
+    if planted.lose_sibling_in_merge {
+        Some("lose-sibling")
+    } else if planted.reply_before_durable {
+        Some("ack-before-durable")
+    } else if planted.forget_op_ids_at_restart {
+        Some("forget-op-ids")
+    } else {
+        None
+    }
+}

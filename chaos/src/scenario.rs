@@ -1,0 +1,343 @@
+//! What a seed stands for: the size of the world, how bad its network, disks and clocks are, which faults it knows.
+//!
+//! Everything here is drawn before the first event, from a stream of its own. Seeds differ in kind, not only in timing:
+//! each knows a subset of the faults and some of the bounds, so that rare machinery (comparisons, group images,
+//! eviction) is at work in many seeds and absent in many others.
+
+use meridian_core::config::{Bounds, PlantedBugs};
+use rand::rngs::SmallRng;
+
+use crate::rng::{Draw, MS, SEC, Streams};
+
+/// Zones and nodes per zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Number of zones.
+    pub zones: u16,
+    /// Nodes in each zone.
+    pub nodes_per_zone: u16,
+}
+
+impl Topology {
+    /// Three zones of one node.
+    pub const THREE_BY_ONE: Self = Self {
+        zones: 3,
+        nodes_per_zone: 1,
+    };
+    /// Three zones of three nodes.
+    pub const THREE_BY_THREE: Self = Self {
+        zones: 3,
+        nodes_per_zone: 3,
+    };
+    /// One zone of three nodes.
+    pub const ONE_BY_THREE: Self = Self {
+        zones: 1,
+        nodes_per_zone: 3,
+    };
+
+    /// Nodes altogether.
+    pub fn nodes(self) -> usize {
+        usize::from(self.zones) * usize::from(self.nodes_per_zone)
+    }
+
+    /// The zone (from 0) of a node (from 0).
+    pub fn zone_of(self, node: usize) -> usize {
+        node.checked_div(usize::from(self.nodes_per_zone))
+            .unwrap_or(0)
+    }
+
+    /// The nodes (from 0) of a zone (from 0).
+    pub fn nodes_of(self, zone: usize) -> std::ops::Range<usize> {
+        let size = usize::from(self.nodes_per_zone);
+        zone * size..(zone + 1) * size
+    }
+}
+
+impl std::fmt::Display for Topology {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.zones, self.nodes_per_zone)
+    }
+}
+
+impl std::str::FromStr for Topology {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "3x1" => Ok(Self::THREE_BY_ONE),
+            "3x3" => Ok(Self::THREE_BY_THREE),
+            "1x3" => Ok(Self::ONE_BY_THREE),
+            other => Err(format!("topology {other:?} is none of 3x1, 3x3, 1x3")),
+        }
+    }
+}
+
+/// What the caller fixes; the seed draws the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The seed.
+    pub seed: u64,
+    /// Simulated seconds of load and faults.
+    pub seconds: u64,
+    /// The size of the world; the seed picks when absent.
+    pub topology: Option<Topology>,
+    /// Bugs planted in every core.
+    pub planted: PlantedBugs,
+}
+
+/// How the network behaves between faults.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkProfile {
+    /// Share of messages lost.
+    pub loss: f64,
+    /// Share of messages that arrive twice.
+    pub duplication: f64,
+    /// Share of messages that may overtake others of their link.
+    pub reordering: f64,
+    /// Largest jitter, in thousandths of the base delay.
+    pub jitter_permille: u64,
+}
+
+/// How disks behave between faults.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskProfile {
+    /// Least time of a synced write.
+    pub sync_ns_min: u64,
+    /// Most time of a synced write.
+    pub sync_ns_max: u64,
+    /// Chance that a synced write stalls.
+    pub stall: f64,
+    /// Longest stall.
+    pub stall_ns_max: u64,
+}
+
+/// How clients behave.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkloadProfile {
+    /// Clients in each zone.
+    pub clients_per_zone: usize,
+    /// Mean pause between two operations of a client.
+    pub think_ns: u64,
+    /// How long a client waits for one attempt.
+    pub attempt_ns: u64,
+    /// How long a client goes on retrying one operation.
+    pub operation_ns: u64,
+    /// Keys that all clients fight for.
+    pub hot_keys: usize,
+    /// Keys met rarely.
+    pub wide_keys: usize,
+    /// Registers of each zone.
+    pub register_keys: usize,
+    /// Length of values, in bytes.
+    pub value_bytes: usize,
+}
+
+/// Which faults the nemesis knows, and how often it strikes.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultProfile {
+    /// Mean time between two faults.
+    pub interval_ns: u64,
+    /// No fault before.
+    pub start_ns: u64,
+    /// Weight of each kind, in the order of [`FaultKind::ALL`](crate::nemesis::FaultKind::ALL).
+    pub weights: [u32; crate::nemesis::FaultKind::ALL.len()],
+    /// Largest difference of a wall clock from the truth at the start, in milliseconds.
+    pub skew_ms_max: u64,
+    /// Largest drift of a clock, in millionths.
+    pub drift_ppm_max: u64,
+}
+
+/// All that a seed stands for.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// The size of the world.
+    pub topology: Topology,
+    /// Cores of each node.
+    pub cores: u32,
+    /// Shards of the default keyspace.
+    pub shards: u16,
+    /// End of the phase of load and faults.
+    pub duration_ns: u64,
+    /// How long the world may take to settle once everything is healed.
+    pub settle_ns: u64,
+    /// The network.
+    pub network: NetworkProfile,
+    /// The disks.
+    pub disk: DiskProfile,
+    /// The clients.
+    pub workload: WorkloadProfile,
+    /// The faults.
+    pub faults: FaultProfile,
+    /// Bounds of the cores.
+    pub bounds: Bounds,
+    /// Bugs planted in every core.
+    pub planted: PlantedBugs,
+}
+
+impl Scenario {
+    /// What `options.seed` stands for.
+    pub fn draw(options: &Options) -> Self {
+        let streams = Streams::new(options.seed);
+        let mut rng = streams.stream("scenario", 0);
+        let drawn = draw_topology(&mut rng);
+        let topology = options.topology.unwrap_or(drawn);
+        Self {
+            seed: options.seed,
+            topology,
+            cores: draw_cores(&mut streams.stream("scenario.cores", 0)),
+            shards: u16::try_from(rng.between(2, 5)).unwrap_or(2),
+            duration_ns: options.seconds.saturating_mul(SEC),
+            settle_ns: 60 * SEC,
+            network: draw_network(&mut streams.stream("scenario.network", 0)),
+            disk: draw_disk(&mut streams.stream("scenario.disk", 0)),
+            workload: draw_workload(&mut streams.stream("scenario.workload", 0), topology),
+            faults: draw_faults(&mut streams.stream("scenario.faults", 0), topology),
+            bounds: draw_bounds(&mut streams.stream("scenario.bounds", 0)),
+            planted: options.planted,
+        }
+    }
+}
+
+fn draw_topology(rng: &mut SmallRng) -> Topology {
+    match rng.between(0, 10) {
+        0..=4 => Topology::THREE_BY_ONE,
+        5..=8 => Topology::THREE_BY_THREE,
+        _ => Topology::ONE_BY_THREE,
+    }
+}
+
+fn draw_cores(rng: &mut SmallRng) -> u32 {
+    if rng.chance(0.2) { 2 } else { 1 }
+}
+
+fn draw_network(rng: &mut SmallRng) -> NetworkProfile {
+    let bad = rng.chance(0.5);
+    let share = |rng: &mut SmallRng, permille: u64| {
+        if bad {
+            f64::from(u32::try_from(rng.between(0, permille)).unwrap_or(0)) / 1000.0
+        } else {
+            0.0
+        }
+    };
+    NetworkProfile {
+        loss: share(rng, 20),
+        duplication: share(rng, 20),
+        reordering: share(rng, 100),
+        jitter_permille: rng.between(0, 400),
+    }
+}
+
+fn draw_disk(rng: &mut SmallRng) -> DiskProfile {
+    let slow = rng.chance(0.3);
+    DiskProfile {
+        sync_ns_min: 100_000,
+        sync_ns_max: if slow { 5 * MS } else { 700_000 },
+        stall: if rng.chance(0.3) { 0.001 } else { 0.0 },
+        stall_ns_max: 400 * MS,
+    }
+}
+
+fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
+    let clients_per_zone = if topology.zones == 1 { 6 } else { 3 };
+    WorkloadProfile {
+        clients_per_zone,
+        think_ns: rng.between(50, 80) * MS,
+        attempt_ns: rng.between(400, 1200) * MS,
+        operation_ns: rng.between(3, 8) * SEC,
+        hot_keys: rng.index(10) + 4,
+        wide_keys: rng.index(200) + 50,
+        register_keys: 2,
+        value_bytes: if rng.chance(0.2) { 400 } else { 24 },
+    }
+}
+
+fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
+    let mut weights = [0; crate::nemesis::FaultKind::ALL.len()];
+    for (weight, kind) in weights.iter_mut().zip(crate::nemesis::FaultKind::ALL) {
+        let wanted = kind.suits(topology) && rng.chance(0.7);
+        *weight = if wanted {
+            u32::try_from(rng.between(1, 5)).unwrap_or(1)
+        } else {
+            0
+        };
+    }
+    FaultProfile {
+        interval_ns: rng.between(1500, 6000) * MS,
+        start_ns: if rng.chance(0.2) { 0 } else { 3 * SEC },
+        weights,
+        skew_ms_max: if rng.chance(0.2) { 20_000 } else { 300 },
+        drift_ppm_max: 200,
+    }
+}
+
+fn draw_bounds(rng: &mut SmallRng) -> Bounds {
+    let mut bounds = Bounds::default();
+    if rng.chance(0.4) {
+        bounds.outbox_bytes_max = rng.between(2_000, 20_000);
+    }
+    if rng.chance(0.5) {
+        bounds.log_entries_max = rng.between(16, 200);
+    }
+    if rng.chance(0.2) {
+        bounds.log_bytes_max = rng.between(10_000, 60_000);
+    }
+    // A client retries for 8 s at most; what is remembered reaches further back than that, at any rate of writes here.
+    if rng.chance(0.25) {
+        bounds.op_ids_max = rng.between(1_000, 3_000);
+    }
+    if rng.chance(0.25) {
+        bounds.op_id_age_ms = rng.between(20_000, 40_000);
+    }
+    bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(seed: u64, topology: Option<Topology>) -> Options {
+        Options {
+            seed,
+            seconds: 60,
+            topology,
+            planted: PlantedBugs::default(),
+        }
+    }
+
+    #[test]
+    fn seeds_reach_every_topology() {
+        for wanted in [
+            Topology::THREE_BY_ONE,
+            Topology::THREE_BY_THREE,
+            Topology::ONE_BY_THREE,
+        ] {
+            assert!(
+                (0..100).any(|seed| Scenario::draw(&options(seed, None)).topology == wanted),
+                "{wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_topology_that_is_asked_for_overrides_the_seed_and_leaves_the_bounds() {
+        let drawn = Scenario::draw(&options(5, None));
+        let asked = Scenario::draw(&options(5, Some(Topology::ONE_BY_THREE)));
+        assert_eq!(asked.topology, Topology::ONE_BY_THREE);
+        assert_eq!(asked.bounds, drawn.bounds);
+    }
+
+    #[test]
+    fn an_unknown_topology_is_named_in_the_error() {
+        assert!("5x5".parse::<Topology>().unwrap_err().contains("5x5"));
+    }
+
+    #[test]
+    fn nodes_are_numbered_zone_by_zone() {
+        let topology = Topology::THREE_BY_THREE;
+        assert_eq!(topology.nodes(), 9);
+        assert_eq!(topology.zone_of(5), 1);
+        assert_eq!(topology.nodes_of(2), 6..9);
+    }
+}

@@ -1,0 +1,160 @@
+//! Many seeds on many threads. Each run is single-threaded and shares nothing; only which seed comes next is agreed on.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::nemesis::FaultKind;
+use crate::rng::SEC;
+use crate::run::{Report, run};
+use crate::scenario::Options;
+use crate::trace::Trace;
+use crate::world::Stats;
+
+/// When a swarm ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// No seed is begun after this much wall time.
+    pub time: Option<Duration>,
+    /// Seeds at most.
+    pub seeds: Option<u64>,
+    /// Runs at one time.
+    pub jobs: usize,
+    /// No seed is begun after a failure.
+    pub stop_at_failure: bool,
+}
+
+/// What a swarm did.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Seeds per topology.
+    pub topologies: BTreeMap<String, u64>,
+    /// Sums over all seeds.
+    pub stats: Stats,
+    /// Wall time spent inside runs, over all threads.
+    pub busy: Duration,
+    /// Least operations answered per simulated second of load in any seed.
+    pub slowest_ops: Option<(u64, u64)>,
+    /// Failed runs: their reproducing lines and messages.
+    pub failures: Vec<(String, String)>,
+}
+
+/// Runs seeds from `first.seed` on; `progress` is told after each.
+pub fn swarm(first: Options, bounds: Bounds, progress: &(dyn Fn(&Totals) + Sync)) -> Totals {
+    let begun = Instant::now();
+    let next = AtomicU64::new(0);
+    let stopped = AtomicBool::new(false);
+    let totals = Mutex::new(Totals::default());
+    thread::scope(|scope| {
+        for _ in 0..bounds.jobs.max(1) {
+            scope.spawn(|| {
+                while bounds.time.is_none_or(|time| begun.elapsed() < time)
+                    && !stopped.load(Ordering::Relaxed)
+                {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if bounds.seeds.is_some_and(|seeds| number >= seeds) {
+                        break;
+                    }
+                    let options = Options {
+                        seed: first.seed.wrapping_add(number),
+                        ..first
+                    };
+                    let started = Instant::now();
+                    let report = run(options, Trace::default());
+                    if bounds.stop_at_failure && report.violation.is_some() {
+                        stopped.store(true, Ordering::Relaxed);
+                    }
+                    let mut totals = totals
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    totals.add(&report, started.elapsed());
+                    progress(&totals);
+                }
+            });
+        }
+    });
+    totals
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report, took: Duration) {
+        self.seeds += 1;
+        self.busy += took;
+        *self
+            .topologies
+            .entry(report.topology.to_string())
+            .or_default() += 1;
+        self.stats.add(&report.stats);
+        let rate = report
+            .stats
+            .ok
+            .checked_div(report.options.seconds)
+            .unwrap_or(0);
+        if report.violation.is_none() {
+            let slowest = self.slowest_ops.unwrap_or((u64::MAX, 0));
+            self.slowest_ops = Some(slowest.min((rate, report.options.seed)));
+        }
+        if let (Some(line), Some(violation)) = (report.line(), &report.violation) {
+            self.failures.push((line, violation.message.clone()));
+        }
+    }
+
+    /// Simulated seconds per second of one core.
+    pub fn speed(&self) -> f64 {
+        let simulated = Duration::from_nanos(self.stats.simulated_ns).as_secs_f64();
+        simulated / self.busy.as_secs_f64().max(1e-9)
+    }
+}
+
+impl Stats {
+    /// Adds another run's figures.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.messages += other.messages;
+        self.ok += other.ok;
+        self.fail += other.fail;
+        self.info += other.info;
+        self.batches_lost += other.batches_lost;
+        self.comparisons += other.comparisons;
+        self.images += other.images;
+        self.leaders += other.leaders;
+        self.simulated_ns += other.simulated_ns;
+        self.settled_ns = self.settled_ns.max(other.settled_ns);
+        for (kind, count) in &other.faults {
+            *self.faults.entry(*kind).or_default() += count;
+        }
+    }
+
+    /// The figures in a few lines.
+    pub fn lines(&self) -> Vec<String> {
+        let seconds = self.simulated_ns / SEC;
+        let per_second = self.ok.checked_div(seconds).unwrap_or(0);
+        let faults = FaultKind::ALL
+            .iter()
+            .filter_map(|kind| Some(format!("{}={}", kind.name(), self.faults.get(kind)?)));
+        vec![
+            format!(
+                "ops: ok={} fail={} info={} ({per_second} answered per simulated second)",
+                self.ok, self.fail, self.info
+            ),
+            format!("faults: {}", faults.collect::<Vec<_>>().join(" ")),
+            format!(
+                "events={} messages={} leaders={} comparisons={} images={} batches-lost={} simulated={seconds}s \
+                 longest-settling={}ms",
+                self.events,
+                self.messages,
+                self.leaders,
+                self.comparisons,
+                self.images,
+                self.batches_lost,
+                self.settled_ns / crate::rng::MS
+            ),
+        ]
+    }
+}

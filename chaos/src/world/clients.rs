@@ -1,0 +1,183 @@
+//! The clients' side of the world: operations begin, are tried, answered, tried again, given up.
+
+use meridian_core::command::WriteIntent;
+use meridian_core::error::Error;
+use meridian_core::request::Response;
+
+use super::outputs::{WORLD_CLIENT, attempt_id, client_of};
+use super::{Event, World};
+use crate::client::{Running, Verdict, request_of};
+use crate::history::{Action, Operation, Outcome};
+use crate::rng::{Draw, MS};
+use crate::violation::Checked;
+
+impl World {
+    /// A client begins an operation, or the next attempt of one.
+    pub(super) fn wake(&mut self, client: usize) -> Checked {
+        let begins = self
+            .clients
+            .get(client)
+            .is_some_and(|client| client.running.is_none());
+        if begins {
+            if self.healing {
+                return Ok(());
+            }
+            self.begin_operation(client);
+        }
+        self.attempt(client);
+        Ok(())
+    }
+
+    fn begin_operation(&mut self, index: usize) {
+        let now = self.queue.now();
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        let home = self.scenario.topology.nodes_of(client.zone).start;
+        let wall_ms = self
+            .nodes
+            .get(home)
+            .map_or(0, |node| node.clock.now(now).wall_ms);
+        let action = client.next_action(&self.keys, wall_ms);
+        client.running = Some(Running {
+            operation: self.history.operations.len(),
+            attempt: 0,
+            attempts: 0,
+            give_up_at: now + self.scenario.workload.operation_ns,
+            may_have_effect: false,
+            action: action.clone(),
+        });
+        self.history.operations.push(Operation {
+            client: index,
+            zone: client.zone,
+            call_ns: now,
+            attempt_ns: now,
+            return_ns: None,
+            attempts: 0,
+            action,
+            outcome: Outcome::Info,
+        });
+    }
+
+    /// Sends the next attempt of the operation under way.
+    fn attempt(&mut self, index: usize) {
+        let now = self.queue.now();
+        let topology = self.scenario.topology;
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        client.attempts += 1;
+        let number = client.attempts;
+        let zone = client.zone;
+        let Some(running) = &mut client.running else {
+            return;
+        };
+        running.attempt = number;
+        running.attempts += 1;
+        // Only an unconditional write may be retried in another zone.
+        let unconditional = matches!(
+            running.action,
+            Action::Write {
+                intent: WriteIntent::Blind,
+                ..
+            }
+        );
+        let elsewhere = running.attempts > 1 && unconditional && client.rng.chance(0.15);
+        let zone = if elsewhere {
+            client.rng.index(usize::from(topology.zones))
+        } else {
+            zone
+        };
+        let node =
+            topology.nodes_of(zone).start + client.rng.index(usize::from(topology.nodes_per_zone));
+        let request = Box::new(request_of(&running.action));
+        if let Some(operation) = self.history.operations.get_mut(running.operation) {
+            operation.attempts = running.attempts;
+            operation.attempt_ns = now;
+        }
+        let id = attempt_id(index, number);
+        let patience_ns = self.scenario.workload.attempt_ns;
+        let travel = client.rng.between(50_000, 300_000);
+        self.queue.after(
+            travel,
+            Event::Arrive {
+                node,
+                id,
+                patience_ns,
+                request,
+            },
+        );
+        self.queue.after(patience_ns, Event::Silence { id });
+    }
+
+    pub(super) fn answer(&mut self, id: u64, result: Result<Response, Error>) -> Checked {
+        let now = self.queue.now();
+        if id >> 32 == WORLD_CLIENT {
+            self.settle.answers.insert(id, result);
+            return Ok(());
+        }
+        let (index, attempt) = client_of(id);
+        let Some(client) = self.clients.get_mut(index) else {
+            return Ok(());
+        };
+        if client
+            .running
+            .as_ref()
+            .is_none_or(|running| running.attempt != attempt)
+        {
+            return Ok(());
+        }
+        let verdict = client.judge(now, result);
+        self.settle_verdict(index, verdict);
+        Ok(())
+    }
+
+    pub(super) fn silence(&mut self, id: u64) -> Checked {
+        let now = self.queue.now();
+        let (index, attempt) = client_of(id);
+        let Some(client) = self.clients.get_mut(index) else {
+            return Ok(());
+        };
+        if client
+            .running
+            .as_ref()
+            .is_none_or(|running| running.attempt != attempt)
+        {
+            return Ok(());
+        }
+        let verdict = client.judge_silence(now);
+        self.settle_verdict(index, verdict);
+        Ok(())
+    }
+
+    fn settle_verdict(&mut self, index: usize, verdict: Verdict) {
+        let now = self.queue.now();
+        let Some(client) = self.clients.get_mut(index) else {
+            return;
+        };
+        match verdict {
+            Verdict::Retry => {
+                if let Some(running) = &mut client.running {
+                    running.attempt = 0;
+                }
+                let pause = client.backoff_ns();
+                self.queue.after(pause, Event::Wake { client: index });
+            }
+            Verdict::Done(outcome) => {
+                let Some(running) = client.running.take() else {
+                    return;
+                };
+                let pause = if self.healing {
+                    100 * MS
+                } else {
+                    client.think_ns()
+                };
+                if let Some(operation) = self.history.operations.get_mut(running.operation) {
+                    operation.return_ns = Some(now);
+                    operation.outcome = outcome;
+                }
+                self.queue.after(pause, Event::Wake { client: index });
+            }
+        }
+    }
+}

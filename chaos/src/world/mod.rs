@@ -1,0 +1,278 @@
+//! The simulated world: one event queue, N machines, a network, clients, a nemesis, and the checkers that watch.
+//!
+//! A run has two phases. *Safety*: load and faults, for the seconds asked for. *Liveness*: everything healed and
+//! started, no new load; the world must settle within a bound, every zone must serve, and then the final state is held
+//! against the history.
+//!
+//! What it is not: it holds no rule of the protocol; those are in `meridian_core` (what is done) and in `checkers`
+//! (what was promised). Invariant: nothing in here depends on anything but the scenario.
+//!
+//! Read `events` for the loop, `clients` and `faults` for who disturbs it, `settle` for the end.
+
+mod clients;
+mod events;
+mod faults;
+mod outputs;
+mod settle;
+
+use std::collections::BTreeMap;
+
+use meridian_core::error::Error;
+use meridian_core::message::PeerMessage;
+use meridian_core::output::ReleasedRead;
+use meridian_core::request::{Request, Response};
+use meridian_core::{Input, Outputs};
+
+use crate::checkers::Observer;
+use crate::client::{Client, Keys};
+use crate::history::History;
+use crate::nemesis::{FaultKind, Nemesis};
+use crate::network::Network;
+use crate::node::SimNode;
+use crate::queue::Queue;
+use crate::rng::Streams;
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+use crate::violation::{Checked, Violation};
+
+/// What happens at some time.
+#[derive(Debug)]
+pub enum Event {
+    /// A core's tick is due.
+    Tick {
+        /// The node.
+        node: usize,
+        /// The start of the node it belongs to.
+        boot: u64,
+    },
+    /// A message arrives. Core `i` of a node speaks with core `i` of the others.
+    Deliver {
+        /// From node.
+        from: usize,
+        /// To node.
+        to: usize,
+        /// The core.
+        core: usize,
+        /// The message.
+        message: Box<PeerMessage>,
+    },
+    /// A request of a client arrives.
+    Arrive {
+        /// At the node.
+        node: usize,
+        /// The client's attempt.
+        id: u64,
+        /// How long it is of use, in nanoseconds.
+        patience_ns: u64,
+        /// The request.
+        request: Box<Request>,
+    },
+    /// A synced write is done.
+    Written {
+        /// The node.
+        node: usize,
+        /// The start of the node it belongs to.
+        boot: u64,
+        /// The core.
+        core: usize,
+    },
+    /// A released read is served from the engine.
+    Serve {
+        /// The node.
+        node: usize,
+        /// The start of the node it belongs to.
+        boot: u64,
+        /// The read.
+        read: Box<ReleasedRead>,
+    },
+    /// An answer reaches a client.
+    Answer {
+        /// The attempt.
+        id: u64,
+        /// The answer.
+        result: Box<Result<Response, Error>>,
+    },
+    /// A client begins its next operation, or its next attempt.
+    Wake {
+        /// The client.
+        client: usize,
+    },
+    /// A client's patience with an attempt ends.
+    Silence {
+        /// The attempt.
+        id: u64,
+    },
+    /// The nemesis strikes.
+    Strike,
+    /// A strike is over.
+    Undo(faults::Undo),
+    /// The phase of load and faults is over.
+    Heal,
+    /// Is it settled?
+    Poll,
+}
+
+/// What a run did, for reports.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Events handled.
+    pub events: u64,
+    /// Messages delivered.
+    pub messages: u64,
+    /// Operations answered: took effect or was read.
+    pub ok: u64,
+    /// Operations surely without effect.
+    pub fail: u64,
+    /// Operations of unknown outcome.
+    pub info: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Batches lost in crashes.
+    pub batches_lost: u64,
+    /// Comparisons begun.
+    pub comparisons: u64,
+    /// Group images installed.
+    pub images: u64,
+    /// Leaders that a group got.
+    pub leaders: u64,
+    /// Simulated nanoseconds, settling included.
+    pub simulated_ns: u64,
+    /// How long the world took to settle.
+    pub settled_ns: u64,
+}
+
+/// A run under way.
+#[derive(Debug)]
+pub struct World {
+    scenario: Scenario,
+    queue: Queue<Event>,
+    nodes: Vec<SimNode>,
+    network: Network,
+    clients: Vec<Client>,
+    keys: Keys,
+    nemesis: Nemesis,
+    observer: Observer,
+    history: History,
+    trace: Trace,
+    stats: Stats,
+    out: Outputs,
+    rng: rand::rngs::SmallRng,
+    healing: bool,
+    settle: settle::Settle,
+}
+
+/// The end of a run.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it did.
+    pub stats: Stats,
+    /// What clients asked and were answered.
+    pub history: History,
+    /// What was broken, if anything.
+    pub violation: Option<Box<Violation>>,
+    /// The trace, to be flushed.
+    pub trace: Trace,
+}
+
+impl World {
+    /// The world of a scenario, before its first event.
+    pub fn new(scenario: Scenario, trace: Trace) -> Self {
+        let streams = Streams::new(scenario.seed);
+        let topology = scenario.topology;
+        let per_zone = scenario.workload.clients_per_zone;
+        let client = |index: usize| {
+            let rng = streams.stream("client", u64::try_from(index).unwrap_or(0));
+            Client::new(
+                index,
+                index.checked_div(per_zone).unwrap_or(0),
+                scenario.workload,
+                rng,
+            )
+        };
+        Self {
+            queue: Queue::default(),
+            nodes: (0..topology.nodes())
+                .map(|node| SimNode::new(node, &scenario, streams))
+                .collect(),
+            network: Network::new(topology, scenario.network, streams),
+            clients: (0..per_zone * usize::from(topology.zones))
+                .map(client)
+                .collect(),
+            keys: Keys::new(&scenario),
+            nemesis: Nemesis::new(topology, scenario.faults, streams),
+            observer: Observer::new(),
+            history: History::default(),
+            trace,
+            stats: Stats::default(),
+            out: Outputs::default(),
+            rng: streams.stream("world", 0),
+            healing: false,
+            settle: settle::Settle::default(),
+            scenario,
+        }
+    }
+
+    /// Runs to the end, or to the first broken promise.
+    pub fn run(mut self) -> Finished {
+        let violation = self.run_to_end().err();
+        self.stats.simulated_ns = self.queue.now();
+        for operation in &self.history.operations {
+            match operation.status() {
+                "ok" => self.stats.ok += 1,
+                "fail" => self.stats.fail += 1,
+                _ => self.stats.info += 1,
+            }
+        }
+        let violation = violation.map(|violation| self.explain(violation));
+        Finished {
+            stats: self.stats,
+            history: self.history,
+            violation,
+            trace: self.trace,
+        }
+    }
+
+    fn run_to_end(&mut self) -> Checked {
+        self.begin()?;
+        while !self.settle.done {
+            let Some(event) = self.queue.next() else {
+                return Err(Violation::new(
+                    "liveness",
+                    self.queue.now(),
+                    "nothing is left to happen".to_string(),
+                ));
+            };
+            self.stats.events += 1;
+            self.handle(event)?;
+        }
+        Ok(())
+    }
+
+    /// What the world looked like when a promise was found broken.
+    fn explain(&self, mut violation: Box<Violation>) -> Box<Violation> {
+        let scenario = &self.scenario;
+        violation.details.push(format!(
+            "scenario: {} cores={} shards={} {:?} {:?}",
+            scenario.topology, scenario.cores, scenario.shards, scenario.bounds, scenario.network
+        ));
+        for node in &self.nodes {
+            violation.details.push(format!(
+                "node {} zone {} up={} boot={} unsynced={}",
+                node.id,
+                node.zone,
+                node.is_up(),
+                node.boot,
+                node.engine.unsynced()
+            ));
+        }
+        violation
+    }
+
+    fn input(&mut self, node: usize, core: usize, input: Input) -> Checked {
+        let free = self
+            .nodes
+            .get_mut(node)
+            .is_some_and(|node| node.push(core, input));
+        if free { self.drive(node, core) } else { Ok(()) }
+    }
+}

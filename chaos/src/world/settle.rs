@@ -1,0 +1,407 @@
+//! The liveness phase: when is the world settled, and what does it hold then.
+//!
+//! Settled means: no client waits; every node's cores know their groups, with a leader, everything committed applied, no
+//! comparison under way and nothing kept for other zones; every leader says that every other zone has all of its effects;
+//! and every zone has taken one more write and answered one more linearizable read of every shard. A world that is not
+//! settled within the bound breaks a promise.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use meridian_causal::{Content, OpId};
+use meridian_core::command::WriteIntent;
+use meridian_core::error::Error;
+use meridian_core::ids::{GroupId, KeyspaceId, RequestId, ShardId};
+use meridian_core::request::{
+    Answer, Filter, GroupStatus, Query, Read, ReadLevel, Request, Response,
+};
+use meridian_core::{Input, read};
+
+use super::outputs::WORLD_CLIENT;
+use super::{Event, World};
+use crate::checkers::{FinalState, ReplicaState};
+use crate::client::request_of;
+use crate::history::{Action, Operation, Outcome};
+use crate::rng::{MS, SEC};
+use crate::violation::{Checked, Violation};
+
+/// Time between two looks.
+pub(super) const POLL_NS: u64 = 400 * MS;
+
+/// What was asked, to read the answers by.
+#[derive(Clone, Debug)]
+enum Question {
+    Groups { node: usize, core: usize },
+    Lag { zone: usize, shard: u16 },
+    Read { zone: usize, shard: u16 },
+    Write { zone: usize, operation: usize },
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Groups { node, core } => write!(f, "the groups of n{} core {core}", node + 1),
+            Self::Lag { zone, shard } => write!(f, "the lag of zone {} shard {shard}", zone + 1),
+            Self::Read { zone, shard } => write!(f, "a read of zone {} shard {shard}", zone + 1),
+            Self::Write { zone, .. } => write!(f, "a write in zone {}", zone + 1),
+        }
+    }
+}
+
+/// Where settling stands.
+#[derive(Debug, Default)]
+pub(super) struct Settle {
+    pub(super) begun_at: u64,
+    pub(super) done: bool,
+    /// Answers to the world's own questions.
+    pub(super) answers: BTreeMap<u64, Result<Response, Error>>,
+    questions: BTreeMap<u64, Question>,
+    asked: u64,
+    /// Per zone, the operation of its last write; filled at the first look.
+    probes: Vec<usize>,
+}
+
+impl World {
+    pub(super) fn poll(&mut self) -> Checked {
+        let now = self.queue.now();
+        let unsettled = self.look();
+        let Some(reason) = unsettled else {
+            self.stats.settled_ns = now - self.settle.begun_at;
+            self.settle.done = true;
+            let state = self.final_state()?;
+            return self.observer.judge(&self.history, &state);
+        };
+        if self.trace.on() {
+            self.trace.line(now, format_args!("unsettled: {reason}"));
+        }
+        if now - self.settle.begun_at > self.scenario.settle_ns {
+            let message = format!(
+                "not settled {} s after everything was healed: {reason}",
+                self.scenario.settle_ns / SEC
+            );
+            return Err(Violation::new("liveness", now, message).with(self.last_groups()));
+        }
+        self.queue.after(POLL_NS, Event::Poll);
+        self.ask()
+    }
+
+    /// Why the world is not settled, by the answers to the last questions.
+    fn look(&mut self) -> Option<String> {
+        if let Some(client) = self.clients.iter().find(|client| client.running.is_some()) {
+            return Some(format!("client {} waits", client.index));
+        }
+        if self.settle.questions.is_empty() {
+            return Some("nothing was asked yet".to_string());
+        }
+        let mut groups: BTreeMap<GroupId, (usize, GroupStatus)> = BTreeMap::new();
+        let (questions, answers) = (&self.settle.questions, &self.settle.answers);
+        let mut written = Vec::new();
+        let mut reason = None;
+        for (id, question) in questions {
+            let found = match (question, answers.get(id)) {
+                (_, None) => Some(format!("no answer to {question}")),
+                (_, Some(Err(error))) => Some(format!("{question} is answered: {error}")),
+                (Question::Groups { node, core }, Some(Ok(Response::Groups(found)))) => {
+                    self.check_groups((*node, *core), found, &mut groups)
+                }
+                (Question::Lag { zone, shard }, Some(Ok(Response::Lag(lags)))) => {
+                    lags.iter().find(|lag| lag.entries > 0).map(|lag| {
+                        format!(
+                            "zone {} shard {shard} has not shipped to: {lag:?}",
+                            zone + 1
+                        )
+                    })
+                }
+                (Question::Write { operation, .. }, Some(Ok(Response::Written(receipt)))) => {
+                    written.push((*operation, receipt.clone()));
+                    Some("a last write was just taken".to_string())
+                }
+                (Question::Read { .. }, Some(Ok(Response::Read(_)))) => None,
+                (_, Some(Ok(other))) => Some(format!("{question} is answered {other:?}")),
+            };
+            reason = reason.or(found);
+        }
+        let now = self.queue.now();
+        for (number, receipt) in written {
+            if let Some(operation) = self.history.operations.get_mut(number) {
+                operation.return_ns = Some(now);
+                operation.outcome = Outcome::Written(receipt);
+            }
+        }
+        reason
+    }
+
+    fn check_groups(
+        &self,
+        (node, core): (usize, usize),
+        found: &[GroupStatus],
+        groups: &mut BTreeMap<GroupId, (usize, GroupStatus)>,
+    ) -> Option<String> {
+        let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
+        let expected = (0..usize::from(self.scenario.shards))
+            .filter(|shard| shard % cores == core)
+            .count();
+        let held = found
+            .iter()
+            .filter(|status| status.group.keyspace == KeyspaceId::DEFAULT)
+            .count();
+        if held != expected {
+            return Some(format!(
+                "n{} core {core} holds {held} of {expected} groups",
+                node + 1
+            ));
+        }
+        for status in found {
+            let whole =
+                status.leader.is_some() && status.commit == status.applied && !status.comparing;
+            let data = status.group.keyspace != KeyspaceId::CONTROL;
+            if !whole || (data && status.outbox_bytes > 0) {
+                return Some(format!("n{}: {status:?}", node + 1));
+            }
+            let (first, seen) = groups
+                .entry(status.group)
+                .or_insert_with(|| (node, status.clone()));
+            if seen.applied != status.applied {
+                return Some(format!(
+                    "n{}: {status:?}, but n{}: {seen:?}",
+                    node + 1,
+                    *first + 1
+                ));
+            }
+        }
+        None
+    }
+
+    /// Asks everybody everything.
+    fn ask(&mut self) -> Checked {
+        self.settle.questions.clear();
+        self.settle.answers.clear();
+        if self.clients.iter().any(|client| client.running.is_some()) {
+            return Ok(());
+        }
+        for node in 0..self.nodes.len() {
+            for core in 0..self.nodes.get(node).map_or(0, crate::node::SimNode::cores) {
+                self.put(Question::Groups { node, core }, node, core, Request::Groups)?;
+            }
+        }
+        for zone in 0..usize::from(self.scenario.topology.zones) {
+            for shard in 0..self.scenario.shards {
+                self.ask_shard(zone, shard)?;
+            }
+            self.ask_write(zone)?;
+        }
+        Ok(())
+    }
+
+    fn ask_shard(&mut self, zone: usize, shard: u16) -> Checked {
+        let node = self.scenario.topology.nodes_of(zone).start;
+        let core = self.core_of_shard(shard);
+        let keyspace = KeyspaceId::DEFAULT;
+        let lag = Request::Lag {
+            keyspace,
+            shard: ShardId(shard),
+        };
+        self.put(Question::Lag { zone, shard }, node, core, lag)?;
+        let query = Query::Digest {
+            shard: ShardId(shard),
+        };
+        let read = Request::Read(Read {
+            keyspace,
+            level: ReadLevel::Linearizable,
+            query,
+        });
+        self.put(Question::Read { zone, shard }, node, core, read)
+    }
+
+    /// Each zone's last write, until it is taken. It stands in the history like any other.
+    fn ask_write(&mut self, zone: usize) -> Checked {
+        if self.settle.probes.len() <= zone {
+            self.settle.probes.push(self.history.operations.len());
+            let operation = self.probe(zone);
+            self.history.operations.push(operation);
+        }
+        let number = self.settle.probes.get(zone).copied().unwrap_or_default();
+        let Some(operation) = self.history.operations.get(number) else {
+            return Ok(());
+        };
+        if operation.receipt().is_some() {
+            return Ok(());
+        }
+        let request = request_of(&operation.action);
+        let shard = operation
+            .key()
+            .map_or(ShardId(0), |key| self.keys.shard_of(key));
+        let core = self.core_of_shard(shard.0);
+        let node = self.scenario.topology.nodes_of(zone).start;
+        self.put(
+            Question::Write {
+                zone,
+                operation: number,
+            },
+            node,
+            core,
+            request,
+        )
+    }
+
+    fn probe(&self, zone: usize) -> Operation {
+        let now = self.queue.now();
+        let node = self.scenario.topology.nodes_of(zone).start;
+        let stamp_ms = self
+            .nodes
+            .get(node)
+            .map_or(0, |machine| machine.clock.now(now).wall_ms);
+        let id = u128::from(WORLD_CLIENT) << 64 | u128::try_from(zone).unwrap_or(0);
+        Operation {
+            client: usize::try_from(WORLD_CLIENT).unwrap_or(usize::MAX),
+            zone,
+            call_ns: now,
+            attempt_ns: now,
+            return_ns: None,
+            attempts: 1,
+            action: Action::Write {
+                key: Bytes::from(format!("p/{zone}")),
+                content: Content::Value(Bytes::from(format!("last-{zone}"))),
+                intent: WriteIntent::Blind,
+                op_id: OpId { stamp_ms, id },
+            },
+            outcome: Outcome::Info,
+        }
+    }
+
+    fn core_of_shard(&self, shard: u16) -> usize {
+        let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
+        usize::from(shard).checked_rem(cores).unwrap_or(0)
+    }
+
+    fn put(&mut self, question: Question, node: usize, core: usize, request: Request) -> Checked {
+        self.settle.asked += 1;
+        let id = (WORLD_CLIENT << 32) | self.settle.asked;
+        self.settle.questions.insert(id, question);
+        let Some(machine) = self.nodes.get(node) else {
+            return Ok(());
+        };
+        let deadline_ns = machine.clock.now(self.queue.now()).mono_ns + POLL_NS;
+        self.input(
+            node,
+            core,
+            Input::Request {
+                id: RequestId(id),
+                deadline_ns,
+                request,
+            },
+        )
+    }
+
+    fn last_groups(&self) -> Vec<String> {
+        let answers = self.settle.questions.iter().filter_map(|(id, question)| {
+            match (question, self.settle.answers.get(id)) {
+                (Question::Groups { node, .. }, Some(Ok(Response::Groups(found)))) => {
+                    Some((*node, found))
+                }
+                (
+                    Question::Groups { .. }
+                    | Question::Lag { .. }
+                    | Question::Read { .. }
+                    | Question::Write { .. },
+                    _,
+                ) => None,
+            }
+        });
+        answers
+            .flat_map(|(node, found)| {
+                found
+                    .iter()
+                    .map(move |status| format!("n{}: {status:?}", node + 1))
+            })
+            .collect()
+    }
+
+    /// Reads everything straight from the engines.
+    fn final_state(&self) -> Result<FinalState, Box<Violation>> {
+        let mut state = FinalState {
+            replicas: Vec::new(),
+            at_ns: self.queue.now(),
+        };
+        for node in 0..self.nodes.len() {
+            state.replicas.push(self.replica_state(node)?);
+        }
+        Ok(state)
+    }
+
+    fn replica_state(&self, node: usize) -> Result<ReplicaState, Box<Violation>> {
+        let zone = self.scenario.topology.zone_of(node);
+        let mut state = ReplicaState {
+            node,
+            zone,
+            ..ReplicaState::default()
+        };
+        let written = self.history.operations.iter().filter_map(Operation::key);
+        for key in written {
+            if !state.sets.contains_key(key)
+                && let Answer::Key(set) = self.read(node, &Query::Get { key: key.clone() })?
+            {
+                state.sets.insert(key.clone(), set);
+            }
+        }
+        for shard in (0..self.scenario.shards).map(ShardId) {
+            if let Answer::Digest(digest) = self.read(node, &Query::Digest { shard })? {
+                state.digests.push(digest);
+            }
+            self.scan(node, shard, &mut state)?;
+        }
+        state.scanned.sort();
+        Ok(state)
+    }
+
+    fn scan(&self, node: usize, shard: ShardId, state: &mut ReplicaState) -> Checked {
+        let mut from = Bytes::new();
+        loop {
+            let query = Query::Scan {
+                shard,
+                from,
+                to: None,
+                limit: 100,
+                filter: Filter::Live,
+                keys_only: false,
+            };
+            let Answer::Page { keys, more } = self.read(node, &query)? else {
+                return Ok(());
+            };
+            let Some((last, _)) = keys.last().filter(|_| more) else {
+                take_page(keys, state);
+                return Ok(());
+            };
+            from = [last.as_ref(), &[0]].concat().into();
+            take_page(keys, state);
+        }
+    }
+
+    fn read(&self, node: usize, query: &Query) -> Result<Answer, Box<Violation>> {
+        let failed = |error: String| {
+            Violation::new(
+                "read",
+                self.queue.now(),
+                format!("n{}: {query:?}: {error}", node + 1),
+            )
+        };
+        let machine = self
+            .nodes
+            .get(node)
+            .ok_or_else(|| failed("no such node".to_string()))?;
+        read::serve(
+            machine.engine.as_ref(),
+            KeyspaceId::DEFAULT,
+            self.scenario.shards,
+            query,
+        )
+        .map_err(|error| failed(error.to_string()))
+    }
+}
+
+fn take_page(keys: Vec<(Bytes, meridian_causal::SiblingSet)>, state: &mut ReplicaState) {
+    for (key, set) in keys {
+        state.scanned.push(key.clone());
+        state.sets.entry(key).or_insert(set);
+    }
+}
