@@ -352,10 +352,9 @@ impl Group {
             );
             self.hand_out(&light.take_committed_entries());
         }
-        let applied = self
-            .machine
-            .applied()
-            .min(self.raft.raft.raft_log.committed);
+        // Right after an image is installed the machine is ahead of what Raft has seen persisted: the next turn tells it.
+        let log = &self.raft.raft.raft_log;
+        let applied = self.machine.applied().min(log.committed).min(log.persisted);
         if applied > self.raft.raft.raft_log.applied {
             self.raft.advance_apply_to(applied);
         }
