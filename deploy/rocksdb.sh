@@ -16,7 +16,9 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${MERIDIAN_CACHE:-$HOME/.cache/meridian}/rocksdb
+# CXX may hold a wrapper before the compiler ("ccache g++"); nothing is gained by it here.
 cxx=${CXX:-g++}
+cxx=${cxx##* }
 units=16
 features=(lz4 zstd)
 

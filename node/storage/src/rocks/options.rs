@@ -9,6 +9,13 @@ use crate::keys::Family;
 
 const MIB: u64 = 1 << 20;
 
+/// Of a small file system, one write buffer takes at most one part in so many, the log one in so many. All buffers of
+/// both families then take less than the eighth that is kept in reserve.
+const WRITE_BUFFER_PART: u64 = 128;
+const WAL_PART: u64 = 16;
+/// Write buffers of one family: one being filled, the others waiting to be written out.
+const WRITE_BUFFERS: i32 = 4;
+
 /// What an operator may tune. The default suits a node with one GiB of memory to spare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RocksOptions {
@@ -31,6 +38,20 @@ impl Default for RocksOptions {
             wal_bytes: 192 * MIB,
             reserve_bytes: 256 * MIB,
         }
+    }
+}
+
+impl RocksOptions {
+    /// The same for a file system of `total_bytes`: on a small one, everything that the reserve must have room for (all
+    /// write buffers of both families) shrinks with it.
+    #[must_use]
+    pub(super) fn fitted(&self, total_bytes: u64) -> Self {
+        let mut fitted = self.clone();
+        fitted.write_buffer_bytes = self
+            .write_buffer_bytes
+            .min((total_bytes / WRITE_BUFFER_PART).max(MIB));
+        fitted.wal_bytes = self.wal_bytes.min((total_bytes / WAL_PART).max(8 * MIB));
+        fitted
     }
 }
 
@@ -106,7 +127,7 @@ fn state_family(options: &RocksOptions, cache: &Cache) -> Options {
     let mut family = Options::default();
     family.set_block_based_table_factory(&table);
     family.set_write_buffer_size(to_usize(options.write_buffer_bytes));
-    family.set_max_write_buffer_number(4);
+    family.set_max_write_buffer_number(WRITE_BUFFERS);
     family.set_compression_type(DBCompressionType::Lz4);
     family.set_level_compaction_dynamic_level_bytes(true);
     family
@@ -120,7 +141,7 @@ fn log_family(options: &RocksOptions, cache: &Cache) -> Options {
     let mut family = Options::default();
     family.set_block_based_table_factory(&table);
     family.set_write_buffer_size(to_usize(options.write_buffer_bytes));
-    family.set_max_write_buffer_number(4);
+    family.set_max_write_buffer_number(WRITE_BUFFERS);
     family.set_min_write_buffer_number_to_merge(2);
     family.set_compression_type(DBCompressionType::None);
     family
@@ -137,4 +158,29 @@ fn blocks(cache: &Cache) -> BlockBasedOptions {
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_reserve_has_room_for_all_write_buffers() {
+        let options = RocksOptions::default();
+        let buffers = u64::from(WRITE_BUFFERS.unsigned_abs()) * 2;
+        assert!(buffers * options.write_buffer_bytes <= options.reserve_bytes);
+        assert!(buffers * 8 <= WRITE_BUFFER_PART);
+    }
+
+    #[test]
+    fn a_small_file_system_gets_small_buffers_and_a_large_one_what_was_asked_for() {
+        let options = RocksOptions::default();
+        assert_eq!(options.fitted(1 << 40), options);
+        let small = options.fitted(256 * MIB);
+        assert_eq!(
+            (small.write_buffer_bytes, small.wal_bytes),
+            (2 * MIB, 16 * MIB)
+        );
+        assert_eq!(options.fitted(0).write_buffer_bytes, MIB);
+    }
 }

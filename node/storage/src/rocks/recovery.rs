@@ -22,6 +22,7 @@ use std::path::Path;
 
 use rocksdb::DBRecoveryMode;
 
+use super::space::Room;
 use super::{Db, errors, options};
 use crate::{RocksOptions, StorageError};
 
@@ -34,6 +35,7 @@ const CURRENT_FILE: &str = "CURRENT";
 pub(super) fn open(path: &Path, options: &RocksOptions) -> Result<(Db, File), StorageError> {
     create(path)?;
     let lock = lock(path)?;
+    let options = &options.fitted(Room::of(path)?.total_bytes);
     if path.join(CURRENT_FILE).exists() {
         let present = check_families(path)?;
         check_log(path, options, &present)?;

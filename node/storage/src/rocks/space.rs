@@ -1,7 +1,8 @@
 //! Refusing a write while refusing is still harmless.
 //!
 //! When RocksDB itself runs out of space, a record may be half in the log, and no later write can be trusted. So we
-//! look at the free space ourselves and stop early. Asking the system for every batch would cost more than many a batch,
+//! look at the free space ourselves and stop early, while all write buffers can still be written out (compaction may fail
+//! for want of space, that does no harm). Asking the system for every batch would cost more than many a batch,
 //! so an answer is good for a number of bytes, fewer the closer the end is.
 
 use std::path::{Path, PathBuf};
@@ -19,11 +20,23 @@ const RESERVE_PART: u64 = 8;
 /// What a record costs beside its bytes, roughly.
 const RECORD_OVERHEAD_BYTES: u64 = 32;
 
-/// What the system says of the file system.
+/// What the system says of a file system.
 #[derive(Debug, Clone, Copy)]
-struct Room {
+pub(super) struct Room {
     free_bytes: u64,
-    total_bytes: u64,
+    pub(super) total_bytes: u64,
+}
+
+impl Room {
+    /// Of the file system that `path` is on.
+    pub(super) fn of(path: &Path) -> Result<Self, StorageError> {
+        let stat = rustix::fs::statvfs(path)
+            .map_err(|errno| errors::from_io("statvfs", path, &errno.into()))?;
+        Ok(Self {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
 }
 
 /// The watch over the free space of one folder.
@@ -56,18 +69,9 @@ impl Space {
         {
             return Ok(());
         }
-        let credit = grant(self.look()?, self.reserve_bytes, bytes)?;
+        let credit = grant(Room::of(&self.path)?, self.reserve_bytes, bytes)?;
         self.credit_bytes.store(credit, Ordering::Relaxed);
         Ok(())
-    }
-
-    fn look(&self) -> Result<Room, StorageError> {
-        let stat = rustix::fs::statvfs(&self.path)
-            .map_err(|errno| errors::from_io("statvfs", &self.path, &errno.into()))?;
-        Ok(Room {
-            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-        })
     }
 }
 
