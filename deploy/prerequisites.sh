@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine lacks to build, test and run Meridian: a C++ compiler and make, libclang with
-# its own headers (bindgen reads RocksDB's C header through it), ccache, pkg-config, and fuse3 (one test mounts a file
+# its own headers (bindgen reads RocksDB's C header through it), protoc (raft-rs's build asks for it; our own protocol
+# needs none), ccache, pkg-config, and fuse3 (one test mounts a file
 # system of its own). Rust is not installed, only asked for.
 #
 # It asks for what the build uses, not for package names, so a machine that has it from elsewhere is left alone. When
@@ -35,6 +36,7 @@ command -v make >/dev/null || missing+=(make)
 command -v pkg-config >/dev/null || missing+=(pkg-config)
 command -v ccache >/dev/null || missing+=(ccache)
 command -v flock >/dev/null || missing+=(util-linux)
+command -v protoc >/dev/null || missing+=(protobuf-compiler)
 have_libclang || missing+=(libclang1-14)
 have_libclang_headers || missing+=(libclang-common-14-dev)
 command -v fusermount3 >/dev/null || missing+=(fuse3)
