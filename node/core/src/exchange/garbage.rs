@@ -26,6 +26,7 @@ impl Group {
         if let Some(through) = self.trim_to(&everywhere, context) {
             self.enqueue(Op::Trim { through });
         }
+        let stable = self.observe_stability(context);
         let Some(shard) = self.shard() else { return };
         let meta = shard.meta();
         let now_ms = context.now.wall_ms;
@@ -40,7 +41,7 @@ impl Group {
             context.engine,
             meta,
             self.id,
-            &everywhere,
+            &stable,
             TOMBSTONES_DROPPED_MAX,
         );
         if let Ok(Some(op)) = eviction {
@@ -51,6 +52,16 @@ impl Group {
         {
             self.enqueue(Op::DropTombstones { keys });
         }
+    }
+
+    /// What every zone has, and nothing on its way here is ignorant of.
+    fn observe_stability(&mut self, context: &ExchangeContext<'_>) -> VersionVector {
+        let Some(received) = self.shard().map(|shard| shard.meta().received.clone()) else {
+            return VersionVector::default();
+        };
+        let peers = others(context.catalog, self.id).map(|group| group.incarnation);
+        let exchange = &mut self.exchange;
+        exchange.stability.observe(&received, peers, &exchange.known).clone()
     }
 
     /// What the groups of all zones are known to hold, this one included.

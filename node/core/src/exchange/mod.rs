@@ -35,6 +35,7 @@ use crate::ids::{GroupId, NodeId};
 use crate::message::{Exchange, PeerMessage};
 use crate::output::Outputs;
 use crate::time::Now;
+use crate::shard::garbage::Stability;
 use receiver::Receiver;
 use ring::Ring;
 use sender::Sender;
@@ -72,6 +73,7 @@ pub(crate) struct Exchanging {
     ring: Ring,
     /// What each group of the shard said it holds, by its incarnation.
     known: BTreeMap<Incarnation, VersionVector>,
+    stability: Stability,
     /// Effects were applied since the last `exchange_flush`.
     fresh: bool,
     garbage_due_ns: u64,
