@@ -91,7 +91,7 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 if [[ -z $(unpacked "librocksdb-sys-$rocksdb_version") || -z $(unpacked "lz4-sys-$lz4_version") ||
     -z $(unpacked "zstd-sys-$zstd_version") ]]; then
     say "fetching the sources"
-    (cd "$here" && cargo fetch --locked >&2)
+    (cd "$here" && { cargo fetch --locked || cargo fetch; } >&2)
 fi
 crate=$(unpacked "librocksdb-sys-$rocksdb_version")
 lz4=$(unpacked "lz4-sys-$lz4_version")/liblz4/lib
