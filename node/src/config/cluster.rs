@@ -55,38 +55,67 @@ pub struct Cluster {
 impl Cluster {
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, path)
     }
 
     /// Judges `text`; `path` is for the message only.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: ClusterFile = toml::from_str(text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let file: ClusterFile = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
         check_name("cluster", &file.cluster)?;
         let zones = zones_of(&file)?;
-        let nodes = file.node.iter().map(|node| seed_of(node, &zones)).collect::<Result<Vec<_>, _>>()?;
+        let nodes = file
+            .node
+            .iter()
+            .map(|node| seed_of(node, &zones))
+            .collect::<Result<Vec<_>, _>>()?;
         check_nodes(&nodes)?;
         let metrics_addrs = file
             .node
             .iter()
             .filter_map(|node| node.metrics_addr.clone().map(|addr| (node.id, addr)))
             .collect();
-        Ok(Self { seed: ClusterSeed { cluster: file.cluster, zones, nodes }, metrics_addrs })
+        Ok(Self {
+            seed: ClusterSeed {
+                cluster: file.cluster,
+                zones,
+                nodes,
+            },
+            metrics_addrs,
+        })
     }
 
     /// The node of that name.
     pub fn node_named(&self, name: &str) -> Result<&NodeSeed, ConfigError> {
-        self.seed.nodes.iter().find(|node| node.name == name).ok_or_else(|| ConfigError::UnknownNode {
-            name: name.to_owned(),
-            known: self.seed.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
+        self.seed
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .ok_or_else(|| ConfigError::UnknownNode {
+                name: name.to_owned(),
+                known: self
+                    .seed
+                    .nodes
+                    .iter()
+                    .map(|node| node.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
     }
 
     /// The name of a zone; empty for one that is not listed.
     pub fn zone_name(&self, zone: ZoneId) -> &str {
-        self.seed.zones.iter().find(|seed| seed.id == zone).map_or("", |seed| seed.name.as_str())
+        self.seed
+            .zones
+            .iter()
+            .find(|seed| seed.id == zone)
+            .map_or("", |seed| seed.name.as_str())
     }
 }
 
@@ -98,7 +127,10 @@ fn zones_of(file: &ClusterFile) -> Result<Vec<ZoneSeed>, ConfigError> {
     let mut zones = Vec::new();
     for (position, zone) in (1..).zip(&file.zone) {
         check_name("zone", &zone.name)?;
-        zones.push(ZoneSeed { id: ZoneId(position), name: zone.name.clone() });
+        zones.push(ZoneSeed {
+            id: ZoneId(position),
+            name: zone.name.clone(),
+        });
     }
     Ok(zones)
 }
@@ -106,17 +138,25 @@ fn zones_of(file: &ClusterFile) -> Result<Vec<ZoneSeed>, ConfigError> {
 fn seed_of(node: &NodeEntry, zones: &[ZoneSeed]) -> Result<NodeSeed, ConfigError> {
     check_name("node", &node.name)?;
     if node.id == 0 || node.id > u64::from(u32::MAX) {
-        return Err(ConfigError::OutOfRange { field: "node.id", found: node.id, min: 1, max: u64::from(u32::MAX) });
+        return Err(ConfigError::OutOfRange {
+            field: "node.id",
+            found: node.id,
+            min: 1,
+            max: u64::from(u32::MAX),
+        });
     }
     check_address("addr", &node.addr)?;
     check_address("peer_addr", &node.peer_addr)?;
     if let Some(addr) = &node.metrics_addr {
         check_address("metrics_addr", addr)?;
     }
-    let zone = zones.iter().find(|zone| zone.name == node.zone).ok_or_else(|| ConfigError::UnknownZone {
-        node: node.name.clone(),
-        zone: node.zone.clone(),
-    })?;
+    let zone = zones
+        .iter()
+        .find(|zone| zone.name == node.zone)
+        .ok_or_else(|| ConfigError::UnknownZone {
+            node: node.name.clone(),
+            zone: node.zone.clone(),
+        })?;
     Ok(NodeSeed {
         id: NodeId(node.id),
         name: node.name.clone(),
@@ -132,14 +172,28 @@ fn check_nodes(nodes: &[NodeSeed]) -> Result<(), ConfigError> {
     }
     unique("node", nodes.iter().map(|node| node.name.clone()))?;
     unique("node id", nodes.iter().map(|node| node.id.to_string()))?;
-    unique("address", nodes.iter().flat_map(|node| [node.addr.clone(), node.peer_addr.clone()]))
+    unique(
+        "address",
+        nodes
+            .iter()
+            .flat_map(|node| [node.addr.clone(), node.peer_addr.clone()]),
+    )
 }
 
 /// Names appear in dots (`zone.3:42`), lists and log lines, where other characters would be ambiguous.
 fn check_name(what: &'static str, name: &str) -> Result<(), ConfigError> {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if fits && plain { Ok(()) } else { Err(ConfigError::BadName { what, value: name.to_owned() }) }
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if fits && plain {
+        Ok(())
+    } else {
+        Err(ConfigError::BadName {
+            what,
+            value: name.to_owned(),
+        })
+    }
 }
 
 /// `host:port`; the host is resolved only when it is used.
@@ -149,7 +203,9 @@ fn check_address(field: &'static str, address: &str) -> Result<(), ConfigError> 
         address: address.to_owned(),
         reason: reason.to_owned(),
     };
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| bad("it has no port"))?;
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| bad("it has no port"))?;
     if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {
         return Err(bad("the host is not a name or an IP address"));
     }

@@ -81,7 +81,9 @@ pub enum ConfigError {
         reason: String,
     },
     /// An address that others can reach, without TLS.
-    #[error("{address} is not a loopback address and TLS is not configured: pass --insecure to serve it in the clear")]
+    #[error(
+        "{address} is not a loopback address and TLS is not configured: pass --insecure to serve it in the clear"
+    )]
     NotLoopback {
         /// The address.
         address: SocketAddr,

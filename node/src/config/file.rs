@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use meridian_core::config::{Bounds, Timing};
+use meridian_storage::RocksOptions;
 use serde::Deserialize;
 
 use super::error::ConfigError;
@@ -51,6 +52,8 @@ pub struct ConfigFile {
     pub timing: TimingFile,
     /// Bounds of the cores.
     pub bounds: BoundsFile,
+    /// Set-up of the store.
+    pub store: StoreFile,
 }
 
 impl Default for ConfigFile {
@@ -70,6 +73,7 @@ impl Default for ConfigFile {
             log_format: LogFormat::Text,
             timing: TimingFile::default(),
             bounds: BoundsFile::default(),
+            store: StoreFile::default(),
         }
     }
 }
@@ -77,10 +81,14 @@ impl Default for ConfigFile {
 impl ConfigFile {
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -102,13 +110,31 @@ impl TimingFile {
         let heartbeat_ticks = self.heartbeat_ticks.unwrap_or(plain.heartbeat_ticks);
         let election_ticks = self.election_ticks.unwrap_or(plain.election_ticks);
         let control_factor = self.control_factor.unwrap_or(plain.control_factor);
-        let tick_ms = in_range("timing.tick_ms", self.tick_ms.unwrap_or(plain.tick_ms), 1, 10_000)?;
+        let tick_ms = in_range(
+            "timing.tick_ms",
+            self.tick_ms.unwrap_or(plain.tick_ms),
+            1,
+            10_000,
+        )?;
         let beats = in_range("timing.heartbeat_ticks", as_u64(heartbeat_ticks), 1, 1000)?;
-        in_range("timing.election_ticks", as_u64(election_ticks), beats.saturating_mul(3), 100_000)?;
+        in_range(
+            "timing.election_ticks",
+            as_u64(election_ticks),
+            beats.saturating_mul(3),
+            100_000,
+        )?;
         in_range("timing.control_factor", as_u64(control_factor), 1, 100)?;
-        let interval = self.exchange_interval_ms.unwrap_or(plain.exchange_interval_ms);
+        let interval = self
+            .exchange_interval_ms
+            .unwrap_or(plain.exchange_interval_ms);
         let exchange_interval_ms = in_range("timing.exchange_interval_ms", interval, 1, 60_000)?;
-        Ok(Timing { tick_ms, heartbeat_ticks, election_ticks, control_factor, exchange_interval_ms })
+        Ok(Timing {
+            tick_ms,
+            heartbeat_ticks,
+            election_ticks,
+            control_factor,
+            exchange_interval_ms,
+        })
     }
 }
 
@@ -128,13 +154,77 @@ impl BoundsFile {
     pub fn judged(self) -> Result<Bounds, ConfigError> {
         let plain = Bounds::default();
         let mib = 1_u64 << 20;
-        let judge = |field, asked: Option<u64>, plain, min| in_range(field, asked.unwrap_or(plain), min, u64::MAX >> 8);
+        let judge = |field, asked: Option<u64>, plain, min| {
+            in_range(field, asked.unwrap_or(plain), min, u64::MAX >> 8)
+        };
         Ok(Bounds {
-            outbox_bytes_max: judge("bounds.outbox_bytes_max", self.outbox_bytes_max, plain.outbox_bytes_max, mib)?,
-            log_bytes_max: judge("bounds.log_bytes_max", self.log_bytes_max, plain.log_bytes_max, mib)?,
-            log_entries_max: judge("bounds.log_entries_max", self.log_entries_max, plain.log_entries_max, 16)?,
+            outbox_bytes_max: judge(
+                "bounds.outbox_bytes_max",
+                self.outbox_bytes_max,
+                plain.outbox_bytes_max,
+                mib,
+            )?,
+            log_bytes_max: judge(
+                "bounds.log_bytes_max",
+                self.log_bytes_max,
+                plain.log_bytes_max,
+                mib,
+            )?,
+            log_entries_max: judge(
+                "bounds.log_entries_max",
+                self.log_entries_max,
+                plain.log_entries_max,
+                16,
+            )?,
             op_ids_max: judge("bounds.op_ids_max", self.op_ids_max, plain.op_ids_max, 1)?,
-            op_id_age_ms: judge("bounds.op_id_age_ms", self.op_id_age_ms, plain.op_id_age_ms, 1)?,
+            op_id_age_ms: judge(
+                "bounds.op_id_age_ms",
+                self.op_id_age_ms,
+                plain.op_id_age_ms,
+                1,
+            )?,
+        })
+    }
+}
+
+/// The section `[store]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreFile {
+    block_cache_bytes: Option<u64>,
+    write_buffer_bytes: Option<u64>,
+    wal_bytes: Option<u64>,
+    reserve_bytes: Option<u64>,
+}
+
+impl StoreFile {
+    /// The set-up it asks for.
+    pub fn judged(self) -> Result<RocksOptions, ConfigError> {
+        let plain = RocksOptions::default();
+        let mib = 1_u64 << 20;
+        let judge = |field, asked: Option<u64>, plain, min| {
+            in_range(field, asked.unwrap_or(plain), min, u64::MAX >> 8)
+        };
+        Ok(RocksOptions {
+            block_cache_bytes: judge(
+                "store.block_cache_bytes",
+                self.block_cache_bytes,
+                plain.block_cache_bytes,
+                mib,
+            )?,
+            write_buffer_bytes: judge(
+                "store.write_buffer_bytes",
+                self.write_buffer_bytes,
+                plain.write_buffer_bytes,
+                mib,
+            )?,
+            wal_bytes: judge("store.wal_bytes", self.wal_bytes, plain.wal_bytes, mib)?,
+            reserve_bytes: judge(
+                "store.reserve_bytes",
+                self.reserve_bytes,
+                plain.reserve_bytes,
+                0,
+            )?,
         })
     }
 }

@@ -65,6 +65,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// Bounds of the cores.
     pub bounds: Bounds,
+    /// How the store is set up.
+    pub store: meridian_storage::RocksOptions,
     /// How long open requests may take to finish when the node is told to stop.
     pub drain: Duration,
 }
@@ -81,27 +83,49 @@ impl NodeConfig {
             .cluster
             .clone()
             .or_else(|| file.cluster.as_ref().map(|path| resolve(beside, path)))
-            .ok_or(ConfigError::Missing { what: "cluster file", flag: "--cluster" })?;
+            .ok_or(ConfigError::Missing {
+                what: "cluster file",
+                flag: "--cluster",
+            })?;
         let cluster = Cluster::read(&cluster_path)?;
         let data = args
             .data
             .clone()
             .or_else(|| file.data.as_ref().map(|path| resolve(beside, path)))
-            .ok_or(ConfigError::Missing { what: "data directory", flag: "--data" })?;
+            .ok_or(ConfigError::Missing {
+                what: "data directory",
+                flag: "--data",
+            })?;
         Self::judge(args, &file, cluster, data)
     }
 
-    fn judge(args: &Args, file: &ConfigFile, cluster: Cluster, data: PathBuf) -> Result<Self, ConfigError> {
+    fn judge(
+        args: &Args,
+        file: &ConfigFile,
+        cluster: Cluster,
+        data: PathBuf,
+    ) -> Result<Self, ConfigError> {
         let name = args
             .node
             .as_ref()
             .or(file.node.as_ref())
-            .ok_or(ConfigError::Missing { what: "name of this node", flag: "--node" })?;
+            .ok_or(ConfigError::Missing {
+                what: "name of this node",
+                flag: "--node",
+            })?;
         let node = cluster.node_named(name)?.clone();
         let listen = bind_address("addr", file.listen.as_ref().unwrap_or(&node.addr))?;
-        let listen_peer = bind_address("peer_addr", file.listen_peer.as_ref().unwrap_or(&node.peer_addr))?;
-        let metrics = file.listen_metrics.as_ref().or_else(|| cluster.metrics_addrs.get(&node.id.0));
-        let listen_metrics = metrics.map(|addr| bind_address("metrics_addr", addr)).transpose()?;
+        let listen_peer = bind_address(
+            "peer_addr",
+            file.listen_peer.as_ref().unwrap_or(&node.peer_addr),
+        )?;
+        let metrics = file
+            .listen_metrics
+            .as_ref()
+            .or_else(|| cluster.metrics_addrs.get(&node.id.0));
+        let listen_metrics = metrics
+            .map(|addr| bind_address("metrics_addr", addr))
+            .transpose()?;
         let addresses = [Some(listen), Some(listen_peer), listen_metrics];
         let insecure = args.insecure || file.insecure;
         let exposed = check_exposure(&addresses, insecure)?;
@@ -117,6 +141,7 @@ impl NodeConfig {
             default_shards: default_shards(file)?,
             timing: file.timing.judged()?,
             bounds: file.bounds.judged()?,
+            store: file.store.judged()?,
             drain: Duration::from_millis(in_range("drain_ms", file.drain_ms, 0, DRAIN_MS_MAX)?),
             metrics_addrs: cluster.metrics_addrs,
             cluster: cluster.seed,
@@ -131,14 +156,25 @@ fn resolve(beside: Option<&Path>, path: &Path) -> PathBuf {
 }
 
 fn bind_address(field: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    let bad = |reason: String| ConfigError::BadAddress { field, address: text.to_owned(), reason };
-    let mut found = text.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
-    found.next().ok_or_else(|| bad("the name has no address".to_owned()))
+    let bad = |reason: String| ConfigError::BadAddress {
+        field,
+        address: text.to_owned(),
+        reason,
+    };
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| bad(error.to_string()))?;
+    found
+        .next()
+        .ok_or_else(|| bad("the name has no address".to_owned()))
 }
 
 /// Without TLS only loopback is served, unless the operator says otherwise. True: something else is served.
 fn check_exposure(addresses: &[Option<SocketAddr>], insecure: bool) -> Result<bool, ConfigError> {
-    let exposed = addresses.iter().flatten().find(|address| !address.ip().is_loopback());
+    let exposed = addresses
+        .iter()
+        .flatten()
+        .find(|address| !address.ip().is_loopback());
     match exposed {
         Some(address) if !insecure => Err(ConfigError::NotLoopback { address: *address }),
         Some(_) => Ok(true),
@@ -148,17 +184,40 @@ fn check_exposure(addresses: &[Option<SocketAddr>], insecure: bool) -> Result<bo
 
 fn core_threads(asked: Option<u32>) -> Result<u32, ConfigError> {
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = asked.unwrap_or_else(|| u32::try_from(available()).unwrap_or(1).min(CORE_THREADS_MAX));
-    let judged = in_range("core_threads", u64::from(threads), 1, u64::from(CORE_THREADS_MAX))?;
+    let threads = asked.unwrap_or_else(|| {
+        u32::try_from(available())
+            .unwrap_or(1)
+            .min(CORE_THREADS_MAX)
+    });
+    let judged = in_range(
+        "core_threads",
+        u64::from(threads),
+        1,
+        u64::from(CORE_THREADS_MAX),
+    )?;
     Ok(u32::try_from(judged).unwrap_or(CORE_THREADS_MAX))
 }
 
 fn default_shards(file: &ConfigFile) -> Result<u16, ConfigError> {
-    in_range("default_shards", u64::from(file.default_shards), 1, u64::from(SHARDS_MAX))?;
+    in_range(
+        "default_shards",
+        u64::from(file.default_shards),
+        1,
+        u64::from(SHARDS_MAX),
+    )?;
     Ok(file.default_shards)
 }
 
 /// `found` if it lies in `min..=max`.
 fn in_range(field: &'static str, found: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
-    if (min..=max).contains(&found) { Ok(found) } else { Err(ConfigError::OutOfRange { field, found, min, max }) }
+    if (min..=max).contains(&found) {
+        Ok(found)
+    } else {
+        Err(ConfigError::OutOfRange {
+            field,
+            found,
+            min,
+            max,
+        })
+    }
 }

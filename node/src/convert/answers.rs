@@ -1,0 +1,155 @@
+//! What a core answered, in the words of the contract.
+
+use bytes::Bytes;
+use meridian_causal::{Dot, SiblingSet, Version, token};
+use meridian_core::request::{ReadLevel, Receipt};
+use meridian_proto::kv::v1 as kv;
+
+use super::failure::op_id_to_wire;
+use super::operations::Scope;
+
+/// Who answered, and what the answer passes on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Served {
+    /// Unset where the stream says it.
+    pub(crate) by: Option<kv::ServedBy>,
+    /// Unset (0) where the stream says it.
+    pub(crate) stamp_ms: u64,
+    pub(crate) session: Bytes,
+}
+
+impl Scope<'_> {
+    /// The answer to a read of one key.
+    pub(crate) fn get_response(
+        &self,
+        key: &[u8],
+        set: &SiblingSet,
+        level: ReadLevel,
+        served: Served,
+    ) -> kv::GetResponse {
+        let found = set.has_live();
+        kv::GetResponse {
+            found,
+            siblings: if found {
+                self.siblings(set)
+            } else {
+                Vec::new()
+            },
+            context: self.seal(key, set),
+            level: Some(read_level(level)),
+            served_by: served.by,
+            staleness_ms: 0,
+            session: served.session,
+            stamp_ms: served.stamp_ms,
+        }
+    }
+
+    /// The answer to a write.
+    pub(crate) fn write_response(
+        &self,
+        key: &[u8],
+        receipt: &Receipt,
+        served: Served,
+    ) -> kv::WriteResponse {
+        let context = token::seal(&self.token_key(), self.token_scope(), key, &receipt.context);
+        kv::WriteResponse {
+            receipt: Some(kv::Receipt {
+                dot: Some(self.dot(receipt.dot)),
+                mode: self.keyspace.mode.name().to_owned(),
+                level: Some(kv::WriteLevel {
+                    kind: i32::from(kv::write_level::Kind::Zone),
+                    zones: 0,
+                }),
+                zones: receipt
+                    .zones
+                    .iter()
+                    .map(|zone| self.zone_name(*zone))
+                    .collect(),
+                degraded: false,
+                op_id: Some(op_id_to_wire(receipt.op_id)),
+            }),
+            context,
+            session: served.session,
+            served_by: served.by,
+            stamp_ms: served.stamp_ms,
+        }
+    }
+
+    /// One key of a scan.
+    pub(crate) fn entry(&self, key: Bytes, set: &SiblingSet) -> kv::Entry {
+        let context = self.seal(&key, set);
+        kv::Entry {
+            siblings: self.siblings(set),
+            context,
+            key,
+        }
+    }
+
+    fn seal(&self, key: &[u8], set: &SiblingSet) -> Bytes {
+        token::seal(
+            &self.token_key(),
+            self.token_scope(),
+            key,
+            &set.read_context(),
+        )
+    }
+
+    fn siblings(&self, set: &SiblingSet) -> Vec<kv::Sibling> {
+        set.versions()
+            .iter()
+            .filter_map(|version| self.sibling(version))
+            .collect()
+    }
+
+    /// A version, shown as one sibling. It has at least one dot.
+    fn sibling(&self, version: &Version<'_>) -> Option<kv::Sibling> {
+        let newest = version.newest()?;
+        let dots: Vec<Dot> = version.dots().collect();
+        let first = dots.first().copied()?;
+        let written_at_ms = newest.written_at.wall_ms();
+        Some(kv::Sibling {
+            value: version.content().value().cloned().unwrap_or_default(),
+            deleted: !version.is_live(),
+            dot: Some(self.dot(first)),
+            zone: self.zone_name(first.zone()),
+            written_at_ms,
+            age_ms: self.wall_ms.saturating_sub(written_at_ms),
+            op_id: newest.op_id.map(op_id_to_wire),
+            dots: if dots.len() > 1 {
+                dots.into_iter().map(|dot| self.dot(dot)).collect()
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    fn dot(&self, dot: Dot) -> kv::Dot {
+        let zone = self.zone_name(dot.zone());
+        kv::Dot {
+            text: format!("{zone}.{:012x}:{}", dot.incarnation.nonce(), dot.counter),
+            zone,
+            incarnation: dot.incarnation.raw(),
+            counter: dot.counter,
+        }
+    }
+
+    fn zone_name(&self, zone: meridian_causal::ZoneId) -> String {
+        self.catalog
+            .zones
+            .get(&zone)
+            .cloned()
+            .unwrap_or_else(|| zone.to_string())
+    }
+}
+
+/// The level that was served.
+pub(crate) fn read_level(level: ReadLevel) -> kv::ReadLevel {
+    let kind = match level {
+        ReadLevel::Linearizable => kv::read_level::Kind::Linearizable,
+        ReadLevel::Eventual => kv::read_level::Kind::Eventual,
+    };
+    kv::ReadLevel {
+        kind: i32::from(kind),
+        ..kv::ReadLevel::default()
+    }
+}

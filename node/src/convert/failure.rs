@@ -1,0 +1,294 @@
+//! Errors as clients see them: the one place where a reason gets its code and its facts.
+//!
+//! A [`Failure`] becomes a `Status` with `ErrorInfo` and `RetryInfo` on unary calls, and an `Error` on the stream;
+//! both say the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use meridian_causal::{OpId, TokenError};
+use meridian_core::Error;
+use meridian_core::error::EffectOf;
+use meridian_proto::kv::v1 as kv;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Domain of the reasons, as `ErrorInfo` asks for.
+const DOMAIN: &str = "meridian";
+
+/// When nothing better is known, how long a client waits before it tries again.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// Why an operation was not done, in the words of the contract.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failure {
+    pub(crate) reason: &'static str,
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) effect: EffectOf,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) op_id: Option<OpId>,
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+impl Failure {
+    /// A failure that surely had no effect and that trying again does not cure.
+    fn refused(reason: &'static str, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            code,
+            message: message.into(),
+            effect: EffectOf::None,
+            retry_after: None,
+            op_id: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn retryable(mut self) -> Self {
+        self.retry_after = Some(RETRY_AFTER);
+        self
+    }
+
+    fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Names the operation, so that the client may ask again with it.
+    pub(crate) fn of_operation(mut self, op_id: Option<OpId>) -> Self {
+        self.op_id = self.op_id.or(op_id);
+        self
+    }
+
+    /// Bad arguments of any kind.
+    pub(crate) fn invalid(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::refused(reason, Code::InvalidArgument, message)
+    }
+
+    /// Something is larger than its limit.
+    pub(crate) fn too_large(reason: &'static str, what: &str, found: usize, limit: usize) -> Self {
+        Self::invalid(reason, format!("{what} of {found} bytes exceeds {limit}"))
+            .with("found", found)
+            .with("limit", limit)
+    }
+
+    /// A context that no node of this cluster issued for this key.
+    pub(crate) fn bad_token(error: TokenError) -> Self {
+        Self::invalid("BAD_TOKEN", error.to_string())
+    }
+
+    /// A level that this mode, or this version, does not offer.
+    pub(crate) fn level_unsupported(level: &str) -> Self {
+        Self::refused(
+            "LEVEL_UNSUPPORTED",
+            Code::FailedPrecondition,
+            format!("level {level} is not offered"),
+        )
+        .with("level", level)
+    }
+
+    /// A mode that is not built.
+    pub(crate) fn mode_unsupported(mode: &str) -> Self {
+        Self::refused(
+            "MODE_UNSUPPORTED",
+            Code::FailedPrecondition,
+            format!("mode {mode} is not offered"),
+        )
+        .with("mode", mode)
+    }
+
+    pub(crate) fn keyspace_not_found(name: &str) -> Self {
+        Self::refused(
+            "KEYSPACE_NOT_FOUND",
+            Code::NotFound,
+            format!("keyspace {name} is not known"),
+        )
+        .with("keyspace", name)
+    }
+
+    pub(crate) fn zone_not_found(name: &str) -> Self {
+        Self::refused(
+            "ZONE_NOT_FOUND",
+            Code::NotFound,
+            format!("zone {name} is not known"),
+        )
+        .with("zone", name)
+    }
+
+    /// The node was told to stop.
+    pub(crate) fn draining() -> Self {
+        Self::refused("DRAINING", Code::Unavailable, "the node is stopping").retryable()
+    }
+
+    pub(crate) fn faults_disabled() -> Self {
+        let message = "the node was started without --allow-fault-injection";
+        Self::refused("FAULTS_DISABLED", Code::FailedPrecondition, message)
+    }
+
+    /// A core owes an answer and gave none in time.
+    pub(crate) fn unanswered(op_id: Option<OpId>) -> Self {
+        Self::from_core(match op_id {
+            Some(op_id) => Error::OutcomeUnknown { op_id },
+            None => Error::DeadlineExceeded {
+                effect: EffectOf::Unknown,
+            },
+        })
+    }
+
+    /// A core gave an answer of another kind than the question: a fault of this program.
+    pub(crate) fn unexpected_answer() -> Self {
+        let mut failure = Self::refused(
+            "INTERNAL",
+            Code::Internal,
+            "the answer is of another kind than the question",
+        );
+        failure.effect = EffectOf::Unknown;
+        failure
+    }
+
+    /// The core, in words of the contract.
+    pub(crate) fn from_core(error: Error) -> Self {
+        let mut failure = Self::refused(error.reason(), code(&error), error.to_string());
+        failure.effect = error.effect();
+        failure.retry_after = error.is_retryable().then_some(RETRY_AFTER);
+        match error {
+            Error::NotLeader {
+                leader: Some(leader),
+            } => failure.with("leader_id", leader),
+            Error::OutcomeUnknown { op_id } | Error::OpIdReused { op_id } => {
+                failure.of_operation(Some(op_id))
+            }
+            Error::TooManySiblings { siblings, limit } => {
+                failure.with("siblings", siblings).with("limit", limit)
+            }
+            Error::TooLarge { found, limit, .. } => {
+                failure.with("found", found).with("limit", limit)
+            }
+            Error::NotLeader { leader: None }
+            | Error::NoQuorum
+            | Error::DeadlineExceeded { .. }
+            | Error::VersionMismatch { .. }
+            | Error::Overloaded { .. }
+            | Error::DiskFull
+            | Error::InvalidArgument { .. }
+            | Error::KeyspaceNotFound
+            | Error::KeyspaceExists
+            | Error::Corruption { .. }
+            | Error::Poisoned
+            | Error::NotAdmitted => failure,
+        }
+    }
+
+    /// As a unary call fails.
+    pub(crate) fn to_status(&self) -> Status {
+        let mut metadata: HashMap<String, String> = self
+            .metadata
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        metadata.insert("effect".to_owned(), effect_name(self.effect).to_owned());
+        if let Some(op_id) = self.op_id {
+            metadata.insert("op_id".to_owned(), op_id_text(op_id));
+        }
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, metadata);
+        if self.retry_after.is_some() {
+            details.set_retry_info(self.retry_after);
+        }
+        Status::with_error_details(self.code, self.message.clone(), details)
+    }
+
+    /// As it travels on the stream.
+    pub(crate) fn into_wire(self) -> kv::Error {
+        let retry_after_ms = self.retry_after.map_or(0, |after| after.as_millis());
+        kv::Error {
+            reason: self.reason.to_owned(),
+            message: self.message,
+            effect: i32::from(match self.effect {
+                EffectOf::None => kv::Effect::None,
+                EffectOf::Applied => kv::Effect::Applied,
+                EffectOf::Unknown => kv::Effect::Unknown,
+            }),
+            retryable: self.retry_after.is_some(),
+            retry_after_ms: u32::try_from(retry_after_ms).unwrap_or(u32::MAX),
+            op_id: self.op_id.map(op_id_to_wire),
+            metadata: self.metadata.into_iter().collect(),
+            code: i32::from(self.code),
+        }
+    }
+}
+
+/// An op id as clients write it.
+pub(crate) fn op_id_to_wire(op_id: OpId) -> kv::OpId {
+    kv::OpId {
+        stamp_ms: op_id.stamp_ms,
+        id: Bytes::copy_from_slice(&op_id.id.to_be_bytes()),
+    }
+}
+
+/// An op id as clients read it: the stamp in decimal, the id in hexadecimal.
+fn op_id_text(op_id: OpId) -> String {
+    format!("{}-{:032x}", op_id.stamp_ms, op_id.id)
+}
+
+const fn effect_name(effect: EffectOf) -> &'static str {
+    match effect {
+        EffectOf::None => "none",
+        EffectOf::Applied => "applied",
+        EffectOf::Unknown => "unknown",
+    }
+}
+
+const fn code(error: &Error) -> Code {
+    match error {
+        Error::NotLeader { .. } | Error::NoQuorum | Error::NotAdmitted => Code::Unavailable,
+        Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        Error::VersionMismatch { .. } => Code::Aborted,
+        Error::TooManySiblings { .. } => Code::FailedPrecondition,
+        Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
+        Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {
+            Code::InvalidArgument
+        }
+        Error::KeyspaceNotFound => Code::NotFound,
+        Error::KeyspaceExists => Code::AlreadyExists,
+        Error::Corruption { .. } => Code::DataLoss,
+        Error::Poisoned => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OP_ID: OpId = OpId { stamp_ms: 7, id: 9 };
+
+    #[test]
+    fn a_status_and_a_stream_error_say_the_same() {
+        let failure = Failure::from_core(Error::OutcomeUnknown { op_id: OP_ID });
+        let status = failure.to_status();
+        let info = status.get_error_details().error_info().unwrap().clone();
+        let wire = failure.into_wire();
+        assert_eq!(
+            (info.reason.as_str(), status.code()),
+            ("OUTCOME_UNKNOWN", Code::DeadlineExceeded)
+        );
+        assert_eq!(
+            (info.reason, i32::from(status.code())),
+            (wire.reason, wire.code)
+        );
+        assert_eq!(info.metadata["effect"], "unknown");
+        assert_eq!(info.metadata["op_id"], "7-00000000000000000000000000000009");
+        assert!(wire.retryable && status.get_error_details().retry_info().is_some());
+        assert_eq!(wire.op_id, Some(op_id_to_wire(OP_ID)));
+    }
+
+    #[test]
+    fn what_retrying_does_not_cure_bears_no_retry_info() {
+        let failure = Failure::too_large("KEY_TOO_LARGE", "key", 5000, 4096);
+        let status = failure.to_status();
+        assert!(status.get_error_details().retry_info().is_none());
+        assert_eq!(status.message(), "key of 5000 bytes exceeds 4096");
+        assert_eq!(failure.into_wire().effect(), kv::Effect::None);
+    }
+}

@@ -1,0 +1,19 @@
+//! Where wire types end: everything beyond this module speaks the core's own types.
+//!
+//! What it is not: it routes nothing, waits for nothing and keeps nothing. Bytes from the network become typed values
+//! or a typed error here, never a panic.
+//!
+//! Read `peer` for links between nodes, `operations` for what clients ask, `answers` for what they get, `failure` for
+//! why they do not.
+
+pub(crate) mod answers;
+mod exchange;
+pub(crate) mod failure;
+pub(crate) mod operations;
+pub(crate) mod peer;
+mod raft;
+#[cfg(test)]
+mod tests;
+pub(crate) mod wire;
+
+pub(crate) use failure::Failure;

@@ -1,0 +1,303 @@
+//! What clients ask, as requests to a core: every limit of the edge is checked here, before anything is begun.
+
+use bytes::Bytes;
+use meridian_causal::{CausalContext, Content, OpId, TokenKey, TokenScope, token};
+use meridian_core::catalog::{Catalog, Keyspace};
+use meridian_core::command::WriteIntent;
+use meridian_core::ids::ShardId;
+use meridian_core::limits::{CONTEXT_SIZE_BYTES_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX};
+use meridian_core::request::{Query, Read, ReadLevel, Request, Write};
+use meridian_proto::kv::v1 as kv;
+
+use super::failure::Failure;
+use crate::limits::{OP_ID_AHEAD_MS_MAX, SESSION_SIZE_BYTES_MAX};
+
+/// The keyspace an operation is for, and what its tokens are bound to.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) keyspace: &'a Keyspace,
+    /// Wall clock at arrival.
+    pub(crate) wall_ms: u64,
+}
+
+/// An operation found to make sense, with what is needed to word its answer.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) shard: ShardId,
+    pub(crate) request: Request,
+    pub(crate) key: Bytes,
+    pub(crate) session: Bytes,
+    pub(crate) level: ReadLevel,
+    /// The op id of a write.
+    pub(crate) op_id: Option<OpId>,
+}
+
+impl<'a> Scope<'a> {
+    /// The keyspace `name` of `catalog`; empty means `default`.
+    pub(crate) fn find(catalog: &'a Catalog, name: &str, wall_ms: u64) -> Result<Self, Failure> {
+        if catalog.revision == 0 {
+            return Err(Failure::from_core(meridian_core::Error::NotAdmitted));
+        }
+        let name = if name.is_empty() { "default" } else { name };
+        let keyspace = catalog
+            .keyspace_named(name)
+            .ok_or_else(|| Failure::keyspace_not_found(name))?;
+        Ok(Self {
+            catalog,
+            keyspace,
+            wall_ms,
+        })
+    }
+
+    /// A read of one key.
+    pub(crate) fn get(&self, get: kv::Get) -> Result<Prepared, Failure> {
+        check_key(&get.key)?;
+        check_session(&get.session)?;
+        let level = read_level(get.level)?;
+        let query = Query::Get {
+            key: get.key.clone(),
+        };
+        Ok(Prepared {
+            shard: self.keyspace.shard_of(&get.key),
+            request: Request::Read(Read {
+                keyspace: self.keyspace.id,
+                level,
+                query,
+            }),
+            key: get.key,
+            session: get.session,
+            level,
+            op_id: None,
+        })
+    }
+
+    /// A put. `fresh` makes an op id for a client that gave none.
+    pub(crate) fn put(
+        &self,
+        put: kv::Put,
+        fresh: impl FnOnce() -> u128,
+    ) -> Result<Prepared, Failure> {
+        if put.value.len() > VALUE_SIZE_BYTES_MAX {
+            return Err(Failure::too_large(
+                "VALUE_TOO_LARGE",
+                "value",
+                put.value.len(),
+                VALUE_SIZE_BYTES_MAX,
+            ));
+        }
+        let intent = put.intent();
+        let expires_at_ms = (put.ttl_ms > 0).then(|| self.wall_ms.saturating_add(put.ttl_ms));
+        self.write(
+            WriteParts {
+                key: put.key,
+                content: Content::Value(put.value),
+                intent,
+                context: put.context,
+                level: put.level,
+                op_id: put.op_id,
+                expires_at_ms,
+                session: put.session,
+            },
+            fresh,
+        )
+    }
+
+    /// A delete.
+    pub(crate) fn delete(
+        &self,
+        delete: kv::Delete,
+        fresh: impl FnOnce() -> u128,
+    ) -> Result<Prepared, Failure> {
+        let intent = delete.intent();
+        self.write(
+            WriteParts {
+                key: delete.key,
+                content: Content::Tombstone,
+                intent,
+                context: delete.context,
+                level: delete.level,
+                op_id: delete.op_id,
+                expires_at_ms: None,
+                session: delete.session,
+            },
+            fresh,
+        )
+    }
+
+    fn write(&self, parts: WriteParts, fresh: impl FnOnce() -> u128) -> Result<Prepared, Failure> {
+        check_key(&parts.key)?;
+        check_session(&parts.session)?;
+        check_write_level(parts.level)?;
+        let op_id = self.op_id(parts.op_id, fresh)?;
+        let intent = self.intent(&parts.key, parts.intent, &parts.context)?;
+        Ok(Prepared {
+            shard: self.keyspace.shard_of(&parts.key),
+            request: Request::Write(Write {
+                keyspace: self.keyspace.id,
+                key: parts.key.clone(),
+                content: parts.content,
+                intent,
+                op_id,
+                expires_at_ms: parts.expires_at_ms,
+            }),
+            key: parts.key,
+            session: parts.session,
+            level: ReadLevel::Linearizable,
+            op_id: Some(op_id),
+        })
+    }
+
+    fn op_id(
+        &self,
+        given: Option<kv::OpId>,
+        fresh: impl FnOnce() -> u128,
+    ) -> Result<OpId, Failure> {
+        let Some(given) = given else {
+            return Ok(OpId {
+                stamp_ms: self.wall_ms,
+                id: fresh(),
+            });
+        };
+        let op_id = op_id_from_wire(&given)?;
+        let ahead = op_id.stamp_ms.saturating_sub(self.wall_ms);
+        if ahead > OP_ID_AHEAD_MS_MAX {
+            let message = format!(
+                "op id is stamped {ahead} ms in the future, at most {OP_ID_AHEAD_MS_MAX} is allowed"
+            );
+            return Err(Failure::invalid("BAD_OP_ID", message));
+        }
+        Ok(op_id)
+    }
+
+    fn intent(
+        &self,
+        key: &[u8],
+        intent: kv::Intent,
+        context: &[u8],
+    ) -> Result<WriteIntent, Failure> {
+        let needs_context = matches!(intent, kv::Intent::Context | kv::Intent::IfContext);
+        if !needs_context && !context.is_empty() {
+            return Err(Failure::invalid(
+                "INVALID_ARGUMENT",
+                "a context is given and the intent uses none",
+            ));
+        }
+        Ok(match intent {
+            kv::Intent::Blind => WriteIntent::Blind,
+            kv::Intent::Overwrite => WriteIntent::Overwrite,
+            kv::Intent::IfAbsent => WriteIntent::IfAbsent,
+            kv::Intent::Context => WriteIntent::Context(self.open(key, context)?),
+            kv::Intent::IfContext => WriteIntent::IfContext(self.open(key, context)?),
+        })
+    }
+
+    /// The context a client hands back; the empty token is the empty context.
+    fn open(&self, key: &[u8], context: &[u8]) -> Result<CausalContext, Failure> {
+        if context.is_empty() {
+            return Ok(CausalContext::new());
+        }
+        if context.len() > CONTEXT_SIZE_BYTES_MAX {
+            return Err(Failure::too_large(
+                "BAD_TOKEN",
+                "context",
+                context.len(),
+                CONTEXT_SIZE_BYTES_MAX,
+            ));
+        }
+        token::open(&self.token_key(), self.token_scope(), key, context).map_err(Failure::bad_token)
+    }
+
+    pub(crate) fn token_key(&self) -> TokenKey {
+        TokenKey::new(self.catalog.token_key)
+    }
+
+    pub(crate) const fn token_scope(&self) -> TokenScope {
+        TokenScope {
+            cluster: self.catalog.cluster_id,
+            keyspace: self.keyspace.id.0,
+        }
+    }
+}
+
+/// What puts and deletes have in common.
+struct WriteParts {
+    key: Bytes,
+    content: Content,
+    intent: kv::Intent,
+    context: Bytes,
+    level: Option<kv::WriteLevel>,
+    op_id: Option<kv::OpId>,
+    expires_at_ms: Option<u64>,
+    session: Bytes,
+}
+
+fn op_id_from_wire(op_id: &kv::OpId) -> Result<OpId, Failure> {
+    let id = <[u8; 16]>::try_from(op_id.id.as_ref()).map_err(|_size| {
+        Failure::invalid(
+            "BAD_OP_ID",
+            format!("op id of {} bytes is not of 16", op_id.id.len()),
+        )
+    })?;
+    Ok(OpId {
+        stamp_ms: op_id.stamp_ms,
+        id: u128::from_be_bytes(id),
+    })
+}
+
+/// A key that may be stored.
+pub(crate) fn check_key(key: &[u8]) -> Result<(), Failure> {
+    match key.len() {
+        0 => Err(Failure::invalid("KEY_EMPTY", "a key has at least one byte")),
+        bytes if bytes > KEY_SIZE_BYTES_MAX => Err(Failure::too_large(
+            "KEY_TOO_LARGE",
+            "key",
+            bytes,
+            KEY_SIZE_BYTES_MAX,
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A session token that may be handed back.
+pub(crate) fn check_session(session: &[u8]) -> Result<(), Failure> {
+    if session.len() > SESSION_SIZE_BYTES_MAX {
+        return Err(Failure::too_large(
+            "BAD_TOKEN",
+            "session token",
+            session.len(),
+            SESSION_SIZE_BYTES_MAX,
+        ));
+    }
+    Ok(())
+}
+
+/// The read level asked for, if it is offered.
+pub(crate) fn read_level(level: Option<kv::ReadLevel>) -> Result<ReadLevel, Failure> {
+    use kv::read_level::Kind;
+    let level = level.unwrap_or_default();
+    match Kind::try_from(level.kind) {
+        Ok(Kind::Linearizable) => Ok(ReadLevel::Linearizable),
+        Ok(Kind::Eventual) => Ok(ReadLevel::Eventual),
+        Ok(Kind::Session) => Err(Failure::level_unsupported("session")),
+        Ok(Kind::Bounded) => Err(Failure::level_unsupported("bounded")),
+        Ok(Kind::Zones) => Err(Failure::level_unsupported("zones")),
+        Err(unknown) => Err(Failure::level_unsupported(&unknown.0.to_string())),
+    }
+}
+
+/// The level of `zone` is the one there is; one zone asked by number is the same.
+fn check_write_level(level: Option<kv::WriteLevel>) -> Result<(), Failure> {
+    use kv::write_level::Kind;
+    let level = level.unwrap_or_default();
+    match Kind::try_from(level.kind) {
+        Ok(Kind::Zone) => Ok(()),
+        Ok(Kind::Zones) if level.zones == 1 => Ok(()),
+        Ok(Kind::Zones) => Err(Failure::level_unsupported(&format!(
+            "zones:{}",
+            level.zones
+        ))),
+        Ok(Kind::All) => Err(Failure::level_unsupported("all")),
+        Err(unknown) => Err(Failure::level_unsupported(&unknown.0.to_string())),
+    }
+}

@@ -1,0 +1,198 @@
+//! What comes out of a core goes where it belongs: messages to links, answers to those who wait, reads to the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meridian_core::error::Error;
+use meridian_core::ids::NodeId;
+use meridian_core::message::PeerMessage;
+use meridian_core::output::{Notice, ReleasedRead};
+use meridian_core::request::{Query, Response};
+use meridian_core::{Outputs, read};
+
+use super::replies::{Done, Replies, Ticket};
+use super::route;
+use super::thread::CoreThread;
+
+impl CoreThread {
+    /// Hands messages to their links. They may leave before the write they came with.
+    pub(super) fn deliver_messages(&mut self) {
+        if self.out.messages.is_empty() {
+            return;
+        }
+        let mut by_node: BTreeMap<NodeId, Vec<PeerMessage>> = BTreeMap::new();
+        for (node, message) in self.out.messages.drain(..) {
+            by_node
+                .entry(node)
+                .or_default()
+                .push(route::outgoing(message, self.index));
+        }
+        for (node, messages) in by_node {
+            self.links.send(node, messages);
+        }
+    }
+
+    /// Hands out everything.
+    pub(super) fn deliver_all(&mut self) {
+        self.deliver_messages();
+        let Outputs {
+            messages: _,
+            replies,
+            reads,
+            catalog,
+            observations: _,
+            notices,
+        } = std::mem::take(&mut self.out);
+        if let Some(catalog) = catalog {
+            self.catalog = Arc::clone(&catalog);
+            self.share_catalog(catalog);
+        }
+        for notice in notices {
+            self.note(notice);
+        }
+        let mut touched: Vec<Arc<Replies>> = Vec::new();
+        for (id, result) in replies {
+            if let Some(ticket) = self.waiting.remove(&id.0) {
+                let by = self.answered_elsewhere(&ticket, &result);
+                self.finish(&mut touched, Done { ticket, by, result });
+            }
+        }
+        for released in reads {
+            self.serve(&mut touched, released);
+        }
+        for replies in touched {
+            replies.wake();
+        }
+    }
+
+    /// Serves a released read: a key at once, whole ranges on the blocking pool from a view.
+    fn serve(&mut self, touched: &mut Vec<Arc<Replies>>, released: ReleasedRead) {
+        let Some(ticket) = self.waiting.remove(&released.id.0) else {
+            return;
+        };
+        let shards = self
+            .catalog
+            .keyspaces
+            .get(&released.keyspace)
+            .map_or(0, |keyspace| keyspace.shards);
+        if shards == 0 {
+            self.finish(
+                touched,
+                Done {
+                    ticket,
+                    by: None,
+                    result: Err(Error::KeyspaceNotFound),
+                },
+            );
+            return;
+        }
+        match &released.query {
+            Query::Get { .. } => {
+                let answer = read::serve(&*self.engine, released.keyspace, shards, &released.query);
+                self.finish(
+                    touched,
+                    Done {
+                        ticket,
+                        by: None,
+                        result: answer.map(Response::Read),
+                    },
+                );
+            }
+            Query::Scan { .. } | Query::Digest { .. } => {
+                self.serve_from_view(ticket, released, shards)
+            }
+        }
+    }
+
+    fn serve_from_view(&self, ticket: Ticket, released: ReleasedRead, shards: u16) {
+        let view = self.engine.view();
+        let shared = Arc::clone(&self.shared);
+        let ReleasedRead {
+            id: _,
+            keyspace,
+            query,
+        } = released;
+        let serve = move || {
+            let answer = match view {
+                Ok(view) => read::serve(&*view, keyspace, shards, &query),
+                Err(error) => Err(Error::Corruption {
+                    detail: error.to_string(),
+                }),
+            };
+            shared.finished(1);
+            Done {
+                ticket,
+                by: None,
+                result: answer.map(Response::Read),
+            }
+            .deliver();
+        };
+        // The pool answers through the ticket; nobody waits for the task itself.
+        drop(self.runtime.spawn_blocking(serve));
+    }
+
+    pub(super) fn finish(&self, touched: &mut Vec<Arc<Replies>>, done: Done) {
+        self.shared.finished(1);
+        let replies = Arc::clone(&done.ticket.replies);
+        if replies.push(done) {
+            touched.push(replies);
+        }
+    }
+
+    /// The leader that answered in our place, as far as it is known. Reads of our own are released instead.
+    fn answered_elsewhere(
+        &self,
+        ticket: &Ticket,
+        result: &Result<Response, Error>,
+    ) -> Option<NodeId> {
+        match result {
+            Ok(Response::Written(_) | Response::Read(_)) => self
+                .shared
+                .leader_of(ticket.keyspace, ticket.shard)
+                .filter(|node| *node != self.shared.node),
+            Ok(
+                Response::KeyspaceCreated(_)
+                | Response::KeyspaceDeleted(_)
+                | Response::Lag(_)
+                | Response::Groups(_),
+            )
+            | Err(_) => None,
+        }
+    }
+
+    fn note(&self, notice: Notice) {
+        let core = self.index;
+        match notice {
+            Notice::Leader {
+                group,
+                leader,
+                term,
+            } => {
+                tracing::debug!(core, %group, leader = leader.map(|node| node.0), term, "leader");
+                self.shared.learn_leader(group, leader, term);
+            }
+            Notice::Wiped => tracing::warn!(
+                core,
+                "the store is empty where the cluster knows one: rejoining anew"
+            ),
+            Notice::Admitted => tracing::info!(core, "the node is a member of the cluster"),
+            Notice::SeedDiffers { difference } => {
+                tracing::warn!(
+                    core,
+                    difference,
+                    "the cluster file differs from the control group's record"
+                );
+                self.shared.learn_difference(difference);
+            }
+            Notice::Comparing { group } => tracing::info!(core, %group, "catching up by comparing"),
+            Notice::Compared { group } => tracing::info!(core, %group, "caught up by comparing"),
+            Notice::ImageInstalled { group, index } => {
+                tracing::info!(core, %group, index, "group image installed")
+            }
+            Notice::Damaged { detail } => {
+                tracing::error!(core, detail, "damaged bytes");
+                self.shared.metrics.damaged();
+            }
+        }
+    }
+}

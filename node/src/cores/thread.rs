@@ -1,0 +1,402 @@
+//! The loop of a core thread: inputs in, one write, outputs out.
+//!
+//! One turn takes whatever waits (up to a bound), steps the core with each, and lets it write once for all its groups.
+//! A full disk stalls the thread until there is room again: what asks meanwhile is answered `DISK_FULL`, surely without
+//! effect. Any other failed write ends the node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use meridian_core::catalog::Catalog;
+use meridian_core::error::{EffectOf, Error};
+use meridian_core::ids::RequestId;
+use meridian_core::{Core, CoreConfig, Input, Now, OpenError, Outputs, Turn};
+use meridian_storage::{Batch, Durability, Engine, StorageError};
+use thiserror::Error as ThisError;
+
+use super::replies::{Done, Ticket};
+use super::{Cores, Depth, Inbox, Submission, Work};
+use crate::limits::TURN_INPUTS_MAX;
+use crate::links::Links;
+use crate::shared::Shared;
+
+/// How often a write that found the disk full is tried again.
+const DISK_FULL_RETRY: Duration = Duration::from_millis(200);
+
+/// Why the cores did not start.
+#[derive(Debug, ThisError)]
+pub enum StartError {
+    /// A core found its store unusable.
+    #[error("cannot open core {index}: {source}")]
+    Open {
+        /// Which core.
+        index: u32,
+        /// Why.
+        source: OpenError,
+    },
+    /// The operating system gave no thread.
+    #[error("cannot start core thread {index}: {source}")]
+    Thread {
+        /// Which core.
+        index: u32,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// One core and everything its thread touches.
+pub(super) struct CoreThread {
+    pub(super) index: u64,
+    pub(super) core: Core,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) inbox: Receiver<Work>,
+    pub(super) depth: Arc<Depth>,
+    /// The other cores of the node, to be told the catalog; only the first core has them.
+    pub(super) others: Vec<std::sync::mpsc::Sender<Work>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) links: Arc<Links>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) out: Outputs,
+    pub(super) waiting: BTreeMap<u64, Ticket>,
+    /// What came while the thread was stalled and must not be lost.
+    deferred: Vec<Work>,
+    next_id: u64,
+    tick: Duration,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Go,
+    Stop,
+}
+
+/// Opens every core and starts its thread. `config` makes each core's configuration from its index.
+pub(crate) fn start(
+    configs: Vec<CoreConfig>,
+    engine: &Arc<dyn Engine>,
+    shared: &Arc<Shared>,
+    links: &Arc<Links>,
+) -> Result<(Arc<Cores>, Vec<JoinHandle<()>>), StartError> {
+    let mut inboxes = Vec::new();
+    let mut threads = Vec::new();
+    for config in configs {
+        let (sender, inbox) = channel();
+        let depth = Arc::new(Depth::default());
+        inboxes.push(Inbox {
+            sender,
+            depth: Arc::clone(&depth),
+        });
+        threads.push(open(config, engine, shared, links, (inbox, depth))?);
+    }
+    introduce(&mut threads, &inboxes);
+    let handles = threads.into_iter().map(spawn).collect::<Result<_, _>>()?;
+    Ok((
+        Arc::new(Cores {
+            inboxes,
+            shared: Arc::clone(shared),
+        }),
+        handles,
+    ))
+}
+
+fn open(
+    config: CoreConfig,
+    engine: &Arc<dyn Engine>,
+    shared: &Arc<Shared>,
+    links: &Arc<Links>,
+    (inbox, depth): (Receiver<Work>, Arc<Depth>),
+) -> Result<CoreThread, StartError> {
+    let index = config.core_index;
+    let tick = Duration::from_millis(config.timing.tick_ms);
+    let core = Core::open(config, Arc::clone(engine), shared.clock.now())
+        .map_err(|source| StartError::Open { index, source })?;
+    Ok(CoreThread {
+        index: u64::from(index),
+        catalog: core.catalog(),
+        core,
+        engine: Arc::clone(engine),
+        inbox,
+        depth,
+        others: Vec::new(),
+        shared: Arc::clone(shared),
+        links: Arc::clone(links),
+        runtime: tokio::runtime::Handle::current(),
+        out: Outputs::default(),
+        waiting: BTreeMap::new(),
+        deferred: Vec::new(),
+        next_id: 0,
+        tick,
+    })
+}
+
+/// The first core shares the catalog it found on disk with the others.
+fn introduce(threads: &mut [CoreThread], inboxes: &[Inbox]) {
+    let Some(first) = threads.first_mut() else {
+        return;
+    };
+    first.others = inboxes
+        .iter()
+        .skip(1)
+        .map(|inbox| inbox.sender.clone())
+        .collect();
+    let catalog = Arc::clone(&first.catalog);
+    if catalog.revision > 0 {
+        first.share_catalog(catalog);
+    }
+}
+
+fn spawn(thread: CoreThread) -> Result<JoinHandle<()>, StartError> {
+    let index = u32::try_from(thread.index).unwrap_or(u32::MAX);
+    std::thread::Builder::new()
+        .name(format!("core-{index}"))
+        .spawn(move || thread.run())
+        .map_err(|source| StartError::Thread { index, source })
+}
+
+impl CoreThread {
+    fn run(mut self) {
+        let mut next_tick = Instant::now();
+        loop {
+            let mut flow = self.gather(next_tick);
+            let now = self.shared.clock.now();
+            if Instant::now() >= next_tick {
+                self.core.step(now, Input::Tick, &mut self.out);
+                next_tick = (next_tick + self.tick).max(Instant::now());
+            }
+            if self.take_turns() == Flow::Stop {
+                flow = Flow::Stop;
+            }
+            if flow == Flow::Stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits for work until the next tick is due, then steps the core with all that is there, up to a bound.
+    fn gather(&mut self, next_tick: Instant) -> Flow {
+        for work in std::mem::take(&mut self.deferred) {
+            self.step_work(work);
+        }
+        let patience = next_tick.saturating_duration_since(Instant::now());
+        let mut work = match self.inbox.recv_timeout(patience) {
+            Ok(work) => Some(work),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
+        };
+        let mut taken = 0_usize;
+        while let Some(next) = work {
+            let Some(inputs) = self.step_work(next) else {
+                return Flow::Stop;
+            };
+            taken += inputs;
+            work = if taken < TURN_INPUTS_MAX {
+                self.inbox.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        Flow::Go
+    }
+
+    /// Steps the core with one piece of work, and says how many inputs that was; `None`: the thread is to end.
+    fn step_work(&mut self, work: Work) -> Option<usize> {
+        let now = self.shared.clock.now();
+        match work {
+            Work::Requests(part) => Some(self.step_requests(now, part)),
+            Work::Peer {
+                from,
+                messages,
+                bytes,
+            } => {
+                self.depth.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                let count = messages.len();
+                for message in messages {
+                    self.core
+                        .step(now, Input::Peer { from, message }, &mut self.out);
+                }
+                Some(count)
+            }
+            Work::Catalog(catalog) => {
+                self.catalog = Arc::clone(&catalog);
+                self.core.step(now, Input::Catalog(catalog), &mut self.out);
+                Some(1)
+            }
+            Work::Disk { full } => {
+                self.core.step(now, Input::Disk { full }, &mut self.out);
+                Some(1)
+            }
+            Work::Stop => None,
+        }
+    }
+
+    fn step_requests(&mut self, now: Now, part: Vec<Submission>) -> usize {
+        let count = part.len();
+        self.depth.requests.fetch_sub(count, Ordering::Relaxed);
+        for Submission { request, ticket } in part {
+            let id = self.next_id;
+            self.next_id += 1;
+            let deadline_ns = ticket.deadline_ns;
+            self.waiting.insert(id, ticket);
+            self.core.step(
+                now,
+                Input::Request {
+                    id: RequestId(id),
+                    deadline_ns,
+                    request,
+                },
+                &mut self.out,
+            );
+        }
+        count
+    }
+
+    /// Lets the core write what it has to, as often as it has to, and hands out what it says.
+    fn take_turns(&mut self) -> Flow {
+        loop {
+            let now = self.shared.clock.now();
+            let Some(turn) = self.core.turn(now, &mut self.out) else {
+                break;
+            };
+            self.deliver_messages();
+            if self.write(turn) == Flow::Stop {
+                return Flow::Stop;
+            }
+            self.core.wrote(self.shared.clock.now(), &mut self.out);
+            self.deliver_all();
+        }
+        self.deliver_all();
+        Flow::Go
+    }
+
+    fn write(&mut self, turn: Turn) -> Flow {
+        let Turn { batch, durability } = turn;
+        let began = Instant::now();
+        let bytes = batch.size_bytes();
+        // Keys and values are shared, not copied: the copy serves a second attempt on a full disk.
+        let mut outcome = self.engine.write(batch.clone(), durability);
+        if let Err(StorageError::DiskFull { .. }) = outcome {
+            outcome = self.wait_for_room(&batch, durability);
+        }
+        match outcome {
+            Ok(()) => {
+                self.shared
+                    .metrics
+                    .wrote(began.elapsed(), bytes, durability);
+                Flow::Go
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Tries again until there is room, the node is told to stop, or something worse happens.
+    fn wait_for_room(&mut self, batch: &Batch, durability: Durability) -> Result<(), StorageError> {
+        tracing::error!(
+            core = self.index,
+            "the disk is full: writes stop until there is room"
+        );
+        self.shared.disk_full(true);
+        loop {
+            match self.refuse_for(DISK_FULL_RETRY) {
+                Flow::Stop => break Err(StorageError::Poisoned),
+                Flow::Go => {}
+            }
+            match self.engine.write(batch.clone(), durability) {
+                Err(StorageError::DiskFull { .. }) => {}
+                outcome => {
+                    tracing::info!(core = self.index, "the disk has room again");
+                    self.shared.disk_full(false);
+                    break outcome;
+                }
+            }
+        }
+    }
+
+    /// Answers what comes in for a while: nothing can be begun. What waits past its deadline is answered too.
+    fn refuse_for(&mut self, patience: Duration) -> Flow {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(Work::Requests(part)) => {
+                    self.depth.requests.fetch_sub(part.len(), Ordering::Relaxed);
+                    for Submission { ticket, .. } in part {
+                        self.answer(ticket, Error::DiskFull);
+                    }
+                }
+                Ok(Work::Peer { bytes, .. }) => {
+                    self.depth.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                Ok(later @ (Work::Catalog(_) | Work::Disk { .. })) => self.deferred.push(later),
+                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        self.expire_waiting();
+        Flow::Go
+    }
+
+    fn expire_waiting(&mut self) {
+        let now = self.shared.clock.mono_ns();
+        let late: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, ticket)| ticket.deadline_ns <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            if let Some(ticket) = self.waiting.remove(&id) {
+                let error = match ticket.op_id {
+                    Some(op_id) => Error::OutcomeUnknown { op_id },
+                    None => Error::DeadlineExceeded {
+                        effect: EffectOf::Unknown,
+                    },
+                };
+                self.answer(ticket, error);
+            }
+        }
+    }
+
+    fn answer(&self, ticket: Ticket, error: Error) {
+        self.shared.finished(1);
+        Done {
+            ticket,
+            by: None,
+            result: Err(error),
+        }
+        .deliver();
+    }
+
+    /// A write failed with unknown outcome: everybody who waits is told, and the node stops serving.
+    fn fail(&mut self, error: &StorageError) -> Flow {
+        tracing::error!(core = self.index, %error, "the store failed a write: the node stops");
+        self.core.failed(self.shared.clock.now(), &mut self.out);
+        self.out.messages.clear();
+        self.out.reads.clear();
+        self.deliver_all();
+        for ticket in std::mem::take(&mut self.waiting).into_values() {
+            self.answer(ticket, Error::Poisoned);
+        }
+        self.shared
+            .poison(format!("the store failed a write: {error}"));
+        Flow::Stop
+    }
+
+    /// Tells the other cores, the links and the services.
+    pub(super) fn share_catalog(&self, catalog: Arc<Catalog>) {
+        if self.index > 0 {
+            return;
+        }
+        for other in &self.others {
+            // A core thread that has ended needs no catalog.
+            drop(other.send(Work::Catalog(Arc::clone(&catalog))));
+        }
+        self.links.learn(&catalog);
+        self.shared.learn_catalog(catalog);
+    }
+}

@@ -1,0 +1,110 @@
+//! About how many bytes a message takes on the wire: what bounds of queues and frames are counted in.
+
+use bytes::Bytes;
+use meridian_causal::Content;
+use meridian_core::command::Effect;
+use meridian_core::message::{Exchange, Image, PeerMessage};
+use meridian_core::request::{Request, Response};
+
+/// What any message takes beside its keys and values.
+const BASE: usize = 64;
+
+/// What an effect takes beside its key and value.
+const EFFECT_BASE: usize = 96;
+
+pub(super) fn weight(message: &PeerMessage) -> usize {
+    let body = match message {
+        PeerMessage::Raft { group: _, message } => {
+            let entries = message
+                .entries
+                .iter()
+                .map(|entry| entry.data.len() + entry.context.len() + BASE)
+                .sum();
+            message
+                .snapshot
+                .as_ref()
+                .map_or(0, |snapshot| snapshot.data.len())
+                .saturating_add(entries)
+        }
+        PeerMessage::Forward { request, .. } => request_weight(request),
+        PeerMessage::Forwarded { result, .. } => match &**result {
+            Ok(response) => response_weight(response),
+            Err(_) => BASE,
+        },
+        PeerMessage::Exchange { body, .. } => exchange_weight(body),
+        PeerMessage::Image { group: _, body } => match body {
+            Image::Page { records, .. } => pairs(records),
+            Image::Fetch { after, .. } => after.len(),
+            Image::Lost { .. } => 0,
+        },
+        PeerMessage::Admission(_) => BASE,
+    };
+    body + BASE
+}
+
+fn exchange_weight(body: &Exchange) -> usize {
+    match body {
+        Exchange::Subscribe { known, relay, .. } => BASE * (known.len() + relay.len() + 1),
+        Exchange::Effects { effects, .. } => effects.iter().map(effect_weight).sum(),
+        Exchange::CompareRanges { ranges, .. } => {
+            ranges.iter().map(|(to, _)| to.len() + BASE).sum()
+        }
+        Exchange::CompareStates { states, .. } => pairs(states),
+        Exchange::MustCompare
+        | Exchange::CompareOpen { .. }
+        | Exchange::CompareOpened { .. }
+        | Exchange::CompareHashes { .. }
+        | Exchange::CompareFetch { .. }
+        | Exchange::CompareLost { .. } => BASE,
+    }
+}
+
+fn effect_weight(effect: &Effect) -> usize {
+    effect.key.len() + content(&effect.content) + EFFECT_BASE
+}
+
+fn request_weight(request: &Request) -> usize {
+    match request {
+        Request::Write(write) => write.key.len() + content(&write.content) + BASE,
+        Request::Read(_)
+        | Request::KeyspaceCreate { .. }
+        | Request::KeyspaceDelete { .. }
+        | Request::Lag { .. }
+        | Request::Groups => BASE,
+    }
+}
+
+fn response_weight(response: &Response) -> usize {
+    use meridian_core::request::Answer;
+    match response {
+        Response::Read(Answer::Key(set)) => siblings(set),
+        Response::Read(Answer::Page { keys, .. }) => keys
+            .iter()
+            .map(|(key, set)| key.len() + siblings(set))
+            .sum(),
+        Response::Read(Answer::Digest(_))
+        | Response::Written(_)
+        | Response::KeyspaceCreated(_)
+        | Response::KeyspaceDeleted(_)
+        | Response::Lag(_)
+        | Response::Groups(_) => BASE,
+    }
+}
+
+fn siblings(set: &meridian_causal::SiblingSet) -> usize {
+    set.siblings()
+        .iter()
+        .map(|sibling| content(&sibling.content) + EFFECT_BASE)
+        .sum()
+}
+
+fn content(content: &Content) -> usize {
+    content.value().map_or(0, Bytes::len)
+}
+
+fn pairs(pairs: &[(Bytes, Bytes)]) -> usize {
+    pairs
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + BASE)
+        .sum()
+}

@@ -1,0 +1,462 @@
+//! admin.v1: what operators ask.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meridian_core::Error;
+use meridian_core::catalog::{Catalog, Keyspace, Mode};
+use meridian_core::ids::{KeyspaceId, ShardId};
+use meridian_core::request::{
+    Answer, GroupStatus, Query, Read, ReadLevel, Request as CoreRequest, Response as CoreResponse,
+    ShardDigest, ZoneLag,
+};
+use meridian_proto::admin::v1 as pb;
+use meridian_proto::admin::v1::admin_server::Admin;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::{AdminService, deadline};
+use crate::calls::Ask;
+use crate::convert::Failure;
+use crate::cores::Kind;
+use crate::limits::SHARDS_MAX;
+
+/// Time of a call that names none: digests read everything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest name of a keyspace.
+const NAME_BYTES_MAX: usize = 63;
+
+fn patience(metadata: &MetadataMap) -> Duration {
+    deadline::of_call(metadata, PATIENCE)
+}
+
+fn status(failure: Failure) -> Status {
+    failure.to_status()
+}
+
+impl AdminService {
+    /// The keyspaces asked about: one by name, or all.
+    fn keyspaces<'a>(catalog: &'a Catalog, name: &str) -> Result<Vec<&'a Keyspace>, Failure> {
+        if name.is_empty() {
+            return Ok(catalog.keyspaces.values().collect());
+        }
+        let keyspace = catalog
+            .keyspace_named(name)
+            .ok_or_else(|| Failure::keyspace_not_found(name))?;
+        Ok(vec![keyspace])
+    }
+
+    async fn create(
+        &self,
+        request: pb::KeyspaceCreateRequest,
+        patience: Duration,
+    ) -> Result<pb::Keyspace, Failure> {
+        check_name(&request.name)?;
+        if !matches!(request.mode.as_str(), "" | "async") {
+            return Err(Failure::mode_unsupported(&request.mode));
+        }
+        let shards = match request.shards {
+            0 => None,
+            shards if shards <= SHARDS_MAX => u16::try_from(shards).ok(),
+            shards => {
+                let message = format!("{shards} shards, at most {SHARDS_MAX}");
+                return Err(Failure::invalid("INVALID_ARGUMENT", message));
+            }
+        };
+        let create = CoreRequest::KeyspaceCreate {
+            name: request.name,
+            shards,
+        };
+        match self
+            .calls
+            .ask_one(control(create), patience)
+            .await
+            .map_err(Failure::from_core)?
+        {
+            CoreResponse::KeyspaceCreated(id) => self.known(id, patience).await,
+            CoreResponse::KeyspaceDeleted(_)
+            | CoreResponse::Written(_)
+            | CoreResponse::Read(_)
+            | CoreResponse::Lag(_)
+            | CoreResponse::Groups(_) => Err(Failure::unexpected_answer()),
+        }
+    }
+
+    /// The keyspace, once this node's own catalog has it: whoever asks here next finds it.
+    async fn known(&self, id: KeyspaceId, patience: Duration) -> Result<pb::Keyspace, Failure> {
+        let mut catalogs = self.calls.shared.watch_catalog();
+        let here = catalogs.wait_for(|catalog| catalog.keyspaces.contains_key(&id));
+        let here = tokio::time::timeout(patience, here).await;
+        match here {
+            Ok(Ok(catalog)) => catalog
+                .keyspaces
+                .get(&id)
+                .map(keyspace_to_wire)
+                .ok_or_else(Failure::unexpected_answer),
+            Ok(Err(_)) | Err(_) => Err(Failure::from_core(Error::DeadlineExceeded {
+                effect: meridian_core::error::EffectOf::Applied,
+            })),
+        }
+    }
+
+    async fn lag_rows(&self, name: &str, patience: Duration) -> Result<Vec<pb::LagRow>, Failure> {
+        let catalog = self.calls.shared.catalog();
+        let mut rows = Vec::new();
+        for keyspace in Self::keyspaces(&catalog, name)? {
+            let shards: Vec<_> = (0..keyspace.shards)
+                .map(|shard| (keyspace.id, ShardId(shard)))
+                .collect();
+            let asks = shards.iter().map(|&(keyspace, shard)| Ask {
+                kind: Kind::Admin,
+                keyspace,
+                shard,
+                request: CoreRequest::Lag { keyspace, shard },
+            });
+            let mut sums: BTreeMap<_, ZoneLag> = BTreeMap::new();
+            for answer in self.calls.ask(asks.collect(), patience).await {
+                let CoreResponse::Lag(lags) = answer.map_err(Failure::from_core)? else {
+                    return Err(Failure::unexpected_answer());
+                };
+                for lag in lags {
+                    let sum = sums.entry(lag.to).or_insert(ZoneLag {
+                        to: lag.to,
+                        lag_ms: 0,
+                        entries: 0,
+                        bytes: 0,
+                    });
+                    sum.lag_ms = sum.lag_ms.max(lag.lag_ms);
+                    sum.entries = sum.entries.saturating_add(lag.entries);
+                    sum.bytes = sum.bytes.saturating_add(lag.bytes);
+                }
+            }
+            rows.extend(sums.into_values().map(|lag| pb::LagRow {
+                from: self.calls.shared.zone_name.clone(),
+                to: catalog.zones.get(&lag.to).cloned().unwrap_or_default(),
+                keyspace: keyspace.name.clone(),
+                lag_ms: lag.lag_ms,
+                entries: lag.entries,
+                bytes: lag.bytes,
+            }));
+        }
+        Ok(rows)
+    }
+
+    async fn digest_rows(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Vec<pb::DigestRow>, Failure> {
+        let catalog = self.calls.shared.catalog();
+        let mut rows = Vec::new();
+        for keyspace in Self::keyspaces(&catalog, name)? {
+            let ask = |shard| Ask {
+                kind: Kind::Digest,
+                keyspace: keyspace.id,
+                shard: ShardId(shard),
+                request: CoreRequest::Read(Read {
+                    keyspace: keyspace.id,
+                    level: ReadLevel::Linearizable,
+                    query: Query::Digest {
+                        shard: ShardId(shard),
+                    },
+                }),
+            };
+            let mut total = ShardDigest::default();
+            for answer in self
+                .calls
+                .ask((0..keyspace.shards).map(ask).collect(), patience)
+                .await
+            {
+                let CoreResponse::Read(Answer::Digest(digest)) =
+                    answer.map_err(Failure::from_core)?
+                else {
+                    return Err(Failure::unexpected_answer());
+                };
+                total = total.add(digest);
+            }
+            rows.push(pb::DigestRow {
+                zone: self.calls.shared.zone_name.clone(),
+                keyspace: keyspace.name.clone(),
+                keys: total.keys,
+                conflicts: total.conflicts,
+                digest: format!("{:032x}", total.sum),
+            });
+        }
+        Ok(rows)
+    }
+
+    async fn status_now(&self, patience: Duration) -> pb::StatusResponse {
+        let shared = &self.calls.shared;
+        let catalog = shared.catalog();
+        let trouble = shared.trouble();
+        let groups = self.calls.groups(patience).await.unwrap_or_default();
+        let control = groups
+            .iter()
+            .find(|group| group.group.keyspace == KeyspaceId::CONTROL);
+        let control_leader = control
+            .and_then(|group| group.leader)
+            .and_then(|node| catalog.nodes.get(&node));
+        let peers = self.calls.links.peers().into_iter();
+        pb::StatusResponse {
+            cluster: shared.cluster.clone(),
+            zone: shared.zone_name.clone(),
+            node: shared.node_name.clone(),
+            node_id: shared.node.0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: shared.clock.mono_ns() / meridian_core::time::MS,
+            serving: trouble.is_none() && catalog.revision > 0,
+            reason: trouble.unwrap_or_else(|| not_admitted(&catalog)),
+            control_leader: control_leader
+                .map(|node| node.name.clone())
+                .unwrap_or_default(),
+            keyspaces: catalog
+                .keyspaces
+                .values()
+                .map(|keyspace| keyspace_status(keyspace, &groups))
+                .collect(),
+            peers: peers
+                .map(|(place, connected)| pb::PeerStatus {
+                    zone: place.zone_name,
+                    node: place.name,
+                    connected,
+                })
+                .collect(),
+            store_bytes: self.engine.0.size_bytes().unwrap_or_default(),
+            differences: shared.differences(),
+        }
+    }
+
+    fn topology_now(&self) -> pb::TopologyResponse {
+        let shared = &self.calls.shared;
+        let catalog = shared.catalog();
+        let zone = |id| catalog.zones.get(&id).cloned().unwrap_or_default();
+        let leaders = shared.leaders().into_iter().filter_map(|(group, leader)| {
+            Some(pb::LeaderHint {
+                keyspace: catalog.keyspaces.get(&group.keyspace)?.name.clone(),
+                shard: u32::from(group.shard.0),
+                zone: zone(group.zone),
+                node: catalog.nodes.get(&leader.node)?.name.clone(),
+                term: leader.term,
+            })
+        });
+        pb::TopologyResponse {
+            cluster: shared.cluster.clone(),
+            cluster_id: if catalog.revision > 0 {
+                format!("{:032x}", catalog.cluster_id)
+            } else {
+                String::new()
+            },
+            zones: catalog
+                .zones
+                .values()
+                .map(|name| pb::Zone { name: name.clone() })
+                .collect(),
+            nodes: catalog
+                .nodes
+                .iter()
+                .map(|(id, node)| pb::Node {
+                    name: node.name.clone(),
+                    id: id.0,
+                    zone: zone(node.zone),
+                    addr: node.addr.clone(),
+                    peer_addr: node.peer_addr.clone(),
+                    metrics_addr: shared.metrics_addrs.get(&id.0).cloned().unwrap_or_default(),
+                })
+                .collect(),
+            keyspaces: catalog.keyspaces.values().map(keyspace_to_wire).collect(),
+            leaders: leaders.collect(),
+            zone: shared.zone_name.clone(),
+            node: shared.node_name.clone(),
+        }
+    }
+}
+
+fn control(request: CoreRequest) -> Ask {
+    Ask {
+        kind: Kind::Admin,
+        keyspace: KeyspaceId::CONTROL,
+        shard: ShardId(0),
+        request,
+    }
+}
+
+fn not_admitted(catalog: &Catalog) -> String {
+    if catalog.revision > 0 {
+        String::new()
+    } else {
+        "the node is not a member of the cluster yet".to_owned()
+    }
+}
+
+fn keyspace_to_wire(keyspace: &Keyspace) -> pb::Keyspace {
+    pb::Keyspace {
+        name: keyspace.name.clone(),
+        id: u64::from(keyspace.id.0),
+        mode: Mode::name(keyspace.mode).to_owned(),
+        shards: u32::from(keyspace.shards),
+    }
+}
+
+fn keyspace_status(keyspace: &Keyspace, groups: &[GroupStatus]) -> pb::KeyspaceStatus {
+    let own = groups
+        .iter()
+        .filter(|group| group.group.keyspace == keyspace.id);
+    let count = |matches: fn(&GroupStatus) -> bool| {
+        u32::try_from(own.clone().filter(|group| matches(group)).count()).unwrap_or(u32::MAX)
+    };
+    pb::KeyspaceStatus {
+        keyspace: Some(keyspace_to_wire(keyspace)),
+        groups: count(|_| true),
+        with_leader: count(|group| group.leader.is_some()),
+        led: count(|group| group.leads),
+    }
+}
+
+/// Names stand in paths, metrics and command lines.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if fits && plain {
+        return Ok(());
+    }
+    let message =
+        format!("keyspace name {name:?} is not 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_'");
+    Err(Failure::invalid("INVALID_ARGUMENT", message))
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn topology(
+        &self,
+        _request: Request<pb::TopologyRequest>,
+    ) -> Result<Response<pb::TopologyResponse>, Status> {
+        Ok(Response::new(self.topology_now()))
+    }
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        Ok(Response::new(
+            self.status_now(patience(request.metadata())).await,
+        ))
+    }
+
+    async fn keyspace_create(
+        &self,
+        request: Request<pb::KeyspaceCreateRequest>,
+    ) -> Result<Response<pb::KeyspaceCreateResponse>, Status> {
+        let patience = patience(request.metadata());
+        let keyspace = self
+            .create(request.into_inner(), patience)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(pb::KeyspaceCreateResponse {
+            keyspace: Some(keyspace),
+        }))
+    }
+
+    async fn keyspace_show(
+        &self,
+        request: Request<pb::KeyspaceShowRequest>,
+    ) -> Result<Response<pb::KeyspaceShowResponse>, Status> {
+        let name = request.into_inner().name;
+        let catalog = self.calls.shared.catalog();
+        let keyspace = catalog
+            .keyspace_named(&name)
+            .ok_or_else(|| status(Failure::keyspace_not_found(&name)))?;
+        Ok(Response::new(pb::KeyspaceShowResponse {
+            keyspace: Some(keyspace_to_wire(keyspace)),
+        }))
+    }
+
+    async fn keyspace_list(
+        &self,
+        _request: Request<pb::KeyspaceListRequest>,
+    ) -> Result<Response<pb::KeyspaceListResponse>, Status> {
+        let catalog = self.calls.shared.catalog();
+        let keyspaces = catalog.keyspaces.values().map(keyspace_to_wire).collect();
+        Ok(Response::new(pb::KeyspaceListResponse { keyspaces }))
+    }
+
+    async fn keyspace_delete(
+        &self,
+        request: Request<pb::KeyspaceDeleteRequest>,
+    ) -> Result<Response<pb::KeyspaceDeleteResponse>, Status> {
+        let patience = patience(request.metadata());
+        let delete = CoreRequest::KeyspaceDelete {
+            name: request.into_inner().name,
+        };
+        let answer = self.calls.ask_one(control(delete), patience).await;
+        answer.map_err(|error| status(Failure::from_core(error)))?;
+        Ok(Response::new(pb::KeyspaceDeleteResponse {}))
+    }
+
+    async fn lag(
+        &self,
+        request: Request<pb::LagRequest>,
+    ) -> Result<Response<pb::LagResponse>, Status> {
+        let patience = patience(request.metadata());
+        let rows = self
+            .lag_rows(&request.into_inner().keyspace, patience)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(pb::LagResponse { rows }))
+    }
+
+    async fn digest(
+        &self,
+        request: Request<pb::DigestRequest>,
+    ) -> Result<Response<pb::DigestResponse>, Status> {
+        let patience = patience(request.metadata());
+        let rows = self
+            .digest_rows(&request.into_inner().keyspace, patience)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(pb::DigestResponse { rows }))
+    }
+
+    async fn fault_block(
+        &self,
+        request: Request<pb::FaultBlockRequest>,
+    ) -> Result<Response<pb::FaultBlockResponse>, Status> {
+        self.block(&request.into_inner()).map_err(status)?;
+        Ok(Response::new(pb::FaultBlockResponse {}))
+    }
+
+    async fn fault_heal(
+        &self,
+        request: Request<pb::FaultHealRequest>,
+    ) -> Result<Response<pb::FaultHealResponse>, Status> {
+        self.heal(&request.into_inner()).map_err(status)?;
+        Ok(Response::new(pb::FaultHealResponse {}))
+    }
+
+    async fn fault_delay(
+        &self,
+        request: Request<pb::FaultDelayRequest>,
+    ) -> Result<Response<pb::FaultDelayResponse>, Status> {
+        self.delay(&request.into_inner()).map_err(status)?;
+        Ok(Response::new(pb::FaultDelayResponse {}))
+    }
+
+    async fn fault_loss(
+        &self,
+        request: Request<pb::FaultLossRequest>,
+    ) -> Result<Response<pb::FaultLossResponse>, Status> {
+        self.lose(&request.into_inner()).map_err(status)?;
+        Ok(Response::new(pb::FaultLossResponse {}))
+    }
+
+    async fn fault_list(
+        &self,
+        _request: Request<pb::FaultListRequest>,
+    ) -> Result<Response<pb::FaultListResponse>, Status> {
+        Ok(Response::new(pb::FaultListResponse {
+            faults: self.faults().map_err(status)?,
+        }))
+    }
+}

@@ -1,0 +1,325 @@
+//! Scans: every shard is asked for a page from the same key on, the pages are merged, and the token says where to go on.
+//!
+//! A page token is opaque and authenticated: it names a key, and holds only for the range and the options it was issued
+//! for, so that no page is skipped by mistake.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use meridian_core::ids::ShardId;
+use meridian_core::limits::SCAN_KEYS_MAX;
+use meridian_core::read::merge_pages;
+use meridian_core::request::{Answer, Filter, Query, Read, ReadLevel, Request, Response};
+use meridian_proto::kv::v1 as kv;
+
+use super::KvService;
+use super::serving::Form;
+use crate::calls::Ask;
+use crate::clock::wall_ms;
+use crate::convert::Failure;
+use crate::convert::answers::read_level as level_to_wire;
+use crate::convert::operations::{Scope, check_session, read_level};
+use crate::cores::Kind;
+use crate::limits::{ANSWER_BYTES_SOFT_MAX, SCAN_LIMIT_DEFAULT};
+
+const TOKEN_VERSION: u8 = 1;
+const MAC_BYTES: usize = 16;
+const DOMAIN: &[u8] = b"meridian page token";
+
+/// A scan found to make sense.
+#[derive(Debug)]
+struct Plan {
+    from: Bytes,
+    to: Option<Bytes>,
+    limit: usize,
+    level: ReadLevel,
+    filter: Filter,
+    keys_only: bool,
+    /// What the page token is bound to.
+    fingerprint: Fingerprint,
+}
+
+/// A keyed hash that has taken in all of a scan but its position.
+#[derive(Clone, Debug)]
+struct Fingerprint(blake3::Hasher);
+
+impl Fingerprint {
+    fn new(scope: &Scope<'_>, scan: &kv::Scan) -> Self {
+        let mut hasher = blake3::Hasher::new_keyed(&scope.catalog.token_key);
+        hasher.update(DOMAIN);
+        hasher.update(&scope.catalog.cluster_id.to_be_bytes());
+        hasher.update(&scope.keyspace.id.0.to_be_bytes());
+        for part in [&scan.prefix, &scan.from, &scan.to] {
+            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hasher.update(part);
+        }
+        hasher.update(&[u8::from(scan.keys_only), u8::from(scan.conflicts_only)]);
+        Self(hasher)
+    }
+
+    fn code(&self, next: &[u8]) -> [u8; MAC_BYTES] {
+        let mut hasher = self.0.clone();
+        hasher.update(next);
+        let mut code = [0; MAC_BYTES];
+        hasher.finalize_xof().fill(&mut code);
+        code
+    }
+
+    fn seal(&self, next: &[u8]) -> Bytes {
+        let mut token = vec![TOKEN_VERSION];
+        token.extend_from_slice(&self.code(next));
+        token.extend_from_slice(next);
+        token.into()
+    }
+
+    fn open(&self, token: &Bytes) -> Result<Bytes, Failure> {
+        let bad = || {
+            Failure::invalid(
+                "BAD_PAGE_TOKEN",
+                "the page token was not issued for this scan",
+            )
+        };
+        let (version, rest) = token.split_first().ok_or_else(bad)?;
+        let (code, next) = rest.split_first_chunk::<MAC_BYTES>().ok_or_else(bad)?;
+        // blake3::Hash compares in constant time.
+        let same = blake3::hash(code) == blake3::hash(&self.code(next));
+        if *version == TOKEN_VERSION && same {
+            Ok(token.slice_ref(next))
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl Plan {
+    fn new(scope: &Scope<'_>, scan: &kv::Scan) -> Result<Self, Failure> {
+        check_session(&scan.session)?;
+        let fingerprint = Fingerprint::new(scope, scan);
+        let start = scan.from.clone().max(scan.prefix.clone());
+        let from = if scan.page_token.is_empty() {
+            start
+        } else {
+            fingerprint.open(&scan.page_token)?
+        };
+        let asked = if scan.limit == 0 {
+            SCAN_LIMIT_DEFAULT
+        } else {
+            scan.limit
+        };
+        Ok(Self {
+            from,
+            to: end_of(&scan.prefix, &scan.to),
+            limit: usize::try_from(asked)
+                .unwrap_or(SCAN_KEYS_MAX)
+                .min(SCAN_KEYS_MAX),
+            level: read_level(scan.level)?,
+            filter: if scan.conflicts_only {
+                Filter::Conflicts
+            } else {
+                Filter::Live
+            },
+            keys_only: scan.keys_only,
+            fingerprint,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.to.as_ref().is_some_and(|to| *to <= self.from)
+    }
+
+    fn asks(&self, scope: &Scope<'_>) -> Vec<Ask> {
+        let keyspace = scope.keyspace.id;
+        let ask = |shard| Ask {
+            kind: Kind::Page,
+            keyspace,
+            shard: ShardId(shard),
+            request: Request::Read(Read {
+                keyspace,
+                level: self.level,
+                query: Query::Scan {
+                    shard: ShardId(shard),
+                    from: self.from.clone(),
+                    to: self.to.clone(),
+                    limit: self.limit,
+                    filter: self.filter,
+                    keys_only: self.keys_only,
+                },
+            }),
+        };
+        (0..scope.keyspace.shards).map(ask).collect()
+    }
+}
+
+impl KvService {
+    /// One page.
+    pub(super) async fn scan_page(
+        &self,
+        keyspace: &str,
+        scan: kv::Scan,
+        patience: Duration,
+        form: Form,
+    ) -> Result<kv::ScanResponse, Failure> {
+        let catalog = self.calls.shared.catalog();
+        let scope = Scope::find(&catalog, keyspace, wall_ms())?;
+        let plan = Plan::new(&scope, &scan)?;
+        let (entries, next) = if plan.is_empty() {
+            (Vec::new(), None)
+        } else {
+            self.page(&scope, &plan, patience).await?
+        };
+        Ok(kv::ScanResponse {
+            entries,
+            next_page_token: next
+                .map(|next| plan.fingerprint.seal(&next))
+                .unwrap_or_default(),
+            level: Some(level_to_wire(plan.level)),
+            served_by: (form == Form::Unary).then(|| self.calls.shared.served_by()),
+            staleness_ms: 0,
+            session: scan.session,
+            stamp_ms: if form == Form::Unary {
+                scope.wall_ms
+            } else {
+                0
+            },
+        })
+    }
+
+    async fn page(
+        &self,
+        scope: &Scope<'_>,
+        plan: &Plan,
+        patience: Duration,
+    ) -> Result<(Vec<kv::Entry>, Option<Bytes>), Failure> {
+        let mut pages = Vec::new();
+        for answer in self.calls.ask(plan.asks(scope), patience).await {
+            match answer.map_err(Failure::from_core)? {
+                Response::Read(Answer::Page { keys, more }) => pages.push((keys, more)),
+                Response::Read(Answer::Key(_) | Answer::Digest(_))
+                | Response::Written(_)
+                | Response::KeyspaceCreated(_)
+                | Response::KeyspaceDeleted(_)
+                | Response::Lag(_)
+                | Response::Groups(_) => return Err(Failure::unexpected_answer()),
+            }
+        }
+        let (keys, mut next) = merge_pages(pages, plan.limit);
+        let mut entries = Vec::with_capacity(keys.len());
+        let mut bytes = 0;
+        for (key, set) in keys {
+            if bytes >= ANSWER_BYTES_SOFT_MAX {
+                // The page is full before the keys are through: go on from the first one left out.
+                next = Some(key);
+                break;
+            }
+            bytes += set.siblings().iter().map(value_len).sum::<usize>() + key.len();
+            entries.push(scope.entry(key, &set));
+        }
+        Ok((entries, next))
+    }
+}
+
+fn value_len(sibling: &meridian_causal::Sibling) -> usize {
+    sibling.content.value().map_or(0, Bytes::len) + 128
+}
+
+/// The end of a range and of a prefix, whichever comes first; `None`: to the end.
+fn end_of(prefix: &[u8], to: &Bytes) -> Option<Bytes> {
+    let asked = (!to.is_empty()).then(|| to.clone());
+    match (prefix_end(prefix), asked) {
+        (Some(end), Some(to)) => Some(end.min(to)),
+        (end, to) => end.or(to),
+    }
+}
+
+/// The first key after all that begin with `prefix`, if there is one.
+fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end.into());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meridian_core::catalog::{Catalog, Keyspace, Mode};
+    use meridian_core::ids::KeyspaceId;
+
+    fn catalog() -> Catalog {
+        let keyspace = Keyspace {
+            id: KeyspaceId(1),
+            name: "default".into(),
+            mode: Mode::Async,
+            shards: 4,
+            groups: Vec::new(),
+        };
+        Catalog {
+            revision: 1,
+            keyspaces: [(KeyspaceId(1), keyspace)].into(),
+            ..Catalog::default()
+        }
+    }
+
+    fn scan(prefix: &'static [u8], from: &'static [u8], to: &'static [u8]) -> kv::Scan {
+        kv::Scan {
+            prefix: prefix.into(),
+            from: from.into(),
+            to: to.into(),
+            ..kv::Scan::default()
+        }
+    }
+
+    fn plan(catalog: &Catalog, scan: &kv::Scan) -> Result<Plan, Failure> {
+        Plan::new(&Scope::find(catalog, "", 0).unwrap(), scan)
+    }
+
+    #[test]
+    fn a_prefix_and_a_range_meet_in_the_narrower_one() {
+        let catalog = catalog();
+        let range = |s: kv::Scan| plan(&catalog, &s).map(|plan| (plan.from, plan.to)).unwrap();
+        assert_eq!(
+            range(scan(b"ab", b"", b"")),
+            ("ab".into(), Some("ac".into()))
+        );
+        assert_eq!(
+            range(scan(b"ab", b"abc", b"abd")),
+            ("abc".into(), Some("abd".into()))
+        );
+        assert_eq!(range(scan(b"", b"x", b"")), ("x".into(), None));
+        assert_eq!(
+            range(scan(b"\xff", b"", b"")),
+            (Bytes::from_static(b"\xff"), None)
+        );
+        assert!(plan(&catalog, &scan(b"ab", b"b", b"")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_page_token_holds_for_its_scan_only() {
+        let catalog = catalog();
+        let first = plan(&catalog, &scan(b"ab", b"", b"")).unwrap();
+        let token = first.fingerprint.seal(b"abc");
+        let next = kv::Scan {
+            page_token: token.clone(),
+            ..scan(b"ab", b"", b"")
+        };
+        assert_eq!(plan(&catalog, &next).unwrap().from, "abc");
+        let other = kv::Scan {
+            page_token: token.clone(),
+            ..scan(b"a", b"", b"")
+        };
+        assert_eq!(plan(&catalog, &other).unwrap_err().reason, "BAD_PAGE_TOKEN");
+        let mut forged = token.to_vec();
+        forged.push(b'z');
+        for bad in [forged, token[..5].to_vec(), vec![0]] {
+            let bad = kv::Scan {
+                page_token: bad.into(),
+                ..scan(b"ab", b"", b"")
+            };
+            assert_eq!(plan(&catalog, &bad).unwrap_err().reason, "BAD_PAGE_TOKEN");
+        }
+    }
+}

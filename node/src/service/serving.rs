@@ -1,0 +1,184 @@
+//! What the stream and the unary calls have in common: from an operation to a core, from a core to an answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use meridian_core::Error;
+use meridian_core::catalog::Catalog;
+use meridian_core::request::{Answer, Response};
+use meridian_proto::kv::v1 as kv;
+
+use super::KvService;
+use crate::clock::wall_ms;
+use crate::convert::Failure;
+use crate::convert::answers::Served;
+use crate::convert::operations::{Prepared, Scope};
+use crate::cores::{Done, Kind, Replies, Submission, Ticket};
+
+/// An answer in the words of the contract.
+#[derive(Debug)]
+pub(super) enum Worded {
+    Get(kv::GetResponse),
+    Write(kv::WriteResponse),
+}
+
+/// Where an answer goes: the stream says once for many who serves and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Unary,
+    Stream,
+}
+
+/// An operation on one key.
+#[derive(Debug)]
+pub(super) enum Single {
+    Get(kv::Get),
+    Put(kv::Put),
+    Delete(kv::Delete),
+}
+
+impl Single {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Get(_) => Kind::Get,
+            Self::Put(_) => Kind::Put,
+            Self::Delete(_) => Kind::Delete,
+        }
+    }
+}
+
+/// Where the answer of an operation is to go, and by when.
+pub(super) struct Slot<'a> {
+    pub(super) replies: &'a Arc<Replies>,
+    pub(super) slot: u64,
+    pub(super) patience: Duration,
+}
+
+impl KvService {
+    /// Refuses while the node is stopping.
+    pub(super) fn admit(&self) -> Result<(), Failure> {
+        if self.calls.shared.is_draining() {
+            Err(Failure::draining())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// An operation, checked and ready for its core.
+    pub(super) fn submission(
+        &self,
+        scope: &Scope<'_>,
+        single: Single,
+        slot: &Slot<'_>,
+    ) -> Result<Submission, Failure> {
+        let kind = single.kind();
+        let prepared = match single {
+            Single::Get(get) => scope.get(get),
+            Single::Put(put) => scope.put(put, fresh_id),
+            Single::Delete(delete) => scope.delete(delete, fresh_id),
+        };
+        let prepared = prepared.inspect_err(|failure| {
+            self.calls
+                .shared
+                .metrics
+                .answered(kind, failure.reason, Duration::ZERO);
+        })?;
+        let Prepared {
+            shard,
+            request,
+            key,
+            session,
+            level,
+            op_id,
+        } = prepared;
+        let ticket = Ticket {
+            replies: Arc::clone(slot.replies),
+            slot: slot.slot,
+            kind,
+            started: Instant::now(),
+            deadline_ns: self
+                .calls
+                .shared
+                .clock
+                .now()
+                .after_ms(crate::calls::millis(slot.patience)),
+            keyspace: scope.keyspace.id,
+            shard,
+            key,
+            session,
+            level,
+            op_id,
+        };
+        Ok(Submission { request, ticket })
+    }
+
+    /// What a core answered, worded.
+    pub(super) fn word(
+        &self,
+        catalog: &Catalog,
+        done: Done,
+        form: Form,
+    ) -> Result<Worded, Failure> {
+        let Done { ticket, by, result } = done;
+        let op_id = ticket.op_id;
+        let response = result.map_err(|error| Failure::from_core(error).of_operation(op_id))?;
+        let keyspace = catalog
+            .keyspaces
+            .get(&ticket.keyspace)
+            .ok_or_else(|| Failure::from_core(Error::KeyspaceNotFound).of_operation(op_id))?;
+        let scope = Scope {
+            catalog,
+            keyspace,
+            wall_ms: wall_ms(),
+        };
+        let other = by.and_then(|node| self.calls.shared.served_by_node(node));
+        let served = match form {
+            Form::Stream => Served {
+                by: other,
+                stamp_ms: 0,
+                session: ticket.session,
+            },
+            Form::Unary => Served {
+                by: Some(other.unwrap_or_else(|| self.calls.shared.served_by())),
+                stamp_ms: scope.wall_ms,
+                session: ticket.session,
+            },
+        };
+        match response {
+            Response::Read(Answer::Key(set)) => {
+                self.calls
+                    .shared
+                    .metrics
+                    .found(set.siblings().len(), set.is_conflict());
+                Ok(Worded::Get(scope.get_response(
+                    &ticket.key,
+                    &set,
+                    ticket.level,
+                    served,
+                )))
+            }
+            Response::Written(receipt) => Ok(Worded::Write(scope.write_response(
+                &ticket.key,
+                &receipt,
+                served,
+            ))),
+            Response::Read(Answer::Page { .. } | Answer::Digest(_))
+            | Response::KeyspaceCreated(_)
+            | Response::KeyspaceDeleted(_)
+            | Response::Lag(_)
+            | Response::Groups(_) => Err(Failure::unexpected_answer()),
+        }
+    }
+}
+
+/// An id for the write of a client that gave none. Without entropy every such write would look like a retry of the
+/// last one, so the time stands in.
+fn fresh_id() -> u128 {
+    let mut bytes = [0; 16];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u128::from_be_bytes(bytes),
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos()),
+    }
+}
