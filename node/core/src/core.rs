@@ -346,12 +346,13 @@ impl Core {
             admission.settle(out);
         }
         for id in std::mem::take(&mut self.writing) {
-            self.finish_image(now, id, out);
             let Some(group) = self.groups.get_mut(&id) else {
                 continue;
             };
             let settled = group.settle(out);
             group.impose_timeout(&mut self.rng);
+            // After Raft's ready is settled: a message stepped in between would be taken for one of that ready.
+            self.finish_image(now, id, out);
             if settled.again {
                 self.active.insert(id);
             }

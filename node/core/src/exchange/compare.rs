@@ -164,21 +164,12 @@ impl Group {
                 self.compare_joined(from, to, states, end, context, out);
             }
             (Exchange::CompareLost { session: of }, _) if of == session => {
-                self.compare_restart(zone, context, out)
+                // Taken up again by the next tick if it is logged, else by the next `MustCompare`.
+                self.exchange.receiver.comparing = None;
             }
             // Answers to questions that were answered before.
             (_, _) => {}
         }
-    }
-
-    fn compare_restart(
-        &mut self,
-        zone: ZoneId,
-        context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
-        self.exchange.receiver.comparing = None;
-        self.compare_start(zone, context, out);
     }
 
     fn snapshot(&self) -> Option<VersionVector> {
@@ -383,14 +374,13 @@ impl Group {
                 snapshot: open.snapshot.clone(),
             });
         }
-        let comparing = self
-            .shard()
-            .is_some_and(|shard| shard.meta().compare.is_some());
         let Some(snapshot) = self.shard().map(|shard| shard.meta().received.clone()) else {
             return Ok(Exchange::CompareLost { session });
         };
-        if context.views_left == 0 || comparing {
-            // A shard that is itself between two states is no source; the receiver asks again.
+        // A shard that compares itself is as good a source as any: each key holds at least what the vector says, and what
+        // it holds beyond that is in its context. (Were it none, two zones that compare with one another would wait for
+        // ever.)
+        if context.views_left == 0 {
             return Ok(Exchange::CompareLost { session });
         }
         let view = context.engine.view().map_err(Error::from)?;

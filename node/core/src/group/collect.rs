@@ -175,7 +175,7 @@ impl Group {
         out: &mut Outputs,
         collected: &mut Collected,
     ) -> Result<(), Error> {
-        if self.log().installing() {
+        if self.log().installing() || self.installed() {
             return Ok(());
         }
         while self.machine.applied() < self.apply_to {
