@@ -36,8 +36,10 @@ struct GroupLog {
     entries: BTreeMap<u64, Vec<Dot>>,
     /// Per incarnation, the last counter seen.
     last: BTreeMap<Incarnation, u64>,
-    /// Incarnations whose next counter may jump.
-    may_jump: BTreeSet<Incarnation>,
+    /// It has compared.
+    compared: bool,
+    /// Incarnations whose counter has jumped since.
+    jumped: BTreeSet<Incarnation>,
 }
 
 /// Every dot seen, and where each group and replica stands.
@@ -57,9 +59,9 @@ impl Dots {
 
     /// The group's vector may jump from now on.
     pub(super) fn compares(&mut self, group: GroupId) {
-        if let Some(log) = self.groups.get_mut(&group) {
-            log.may_jump = log.last.keys().copied().collect();
-        }
+        let log = self.groups.entry(group).or_default();
+        log.compared = true;
+        log.jumped.clear();
     }
 
     /// Takes an effect in; true when no replica of the group has shown it before.
@@ -125,8 +127,8 @@ impl GroupLog {
     fn check_gap(&mut self, now: u64, seen: &Seen) -> Checked {
         let incarnation = seen.dot.incarnation;
         let last = self.last.insert(incarnation, seen.dot.counter).unwrap_or(0);
-        let jumps = self.may_jump.remove(&incarnation) && seen.dot.counter > last;
-        if seen.dot.counter == last + 1 || jumps {
+        let follows = seen.dot.counter == last + 1;
+        if follows || (self.compared && seen.dot.counter > last && self.jumped.insert(incarnation)) {
             return Ok(());
         }
         Err(Violation::new(

@@ -171,19 +171,12 @@ fn fill_rows(history: &History, dots: &[Dot], writes: &mut [WriteFact<'_>]) {
             known.remove(place);
         }
         let mut possible = known.clone().unwrap_or_else(|| Bits::new(dots.len()));
-        match told {
-            // A write to a key that holds tombstones only replaces them too, whatever context it bears.
-            Some(told) => possible.add(&told.and(&tombstones)),
-            None => {
-                let unknown = known.is_none();
-                let earlier =
-                    |other: &usize| seen.get(*other).is_some_and(|at| *at <= write.seen_ns);
-                let may = (0..dots.len())
-                    .filter(earlier)
-                    .filter(|other| unknown || tombstones.has(*other));
-                may.for_each(|other| possible.insert(other));
-            }
-        }
+        // A write to a key that holds tombstones only replaces them too, whatever context it bears; and the store alone
+        // knows what a write without a context replaced.
+        let earlier = |other: &usize| seen.get(*other).is_some_and(|at| *at <= write.seen_ns);
+        let unknown = known.is_none();
+        let may = (0..dots.len()).filter(earlier).filter(|other| unknown || tombstones.has(*other));
+        may.for_each(|other| possible.insert(other));
         possible.remove(place);
         write.replaced = known;
         write.possible = possible;

@@ -1,7 +1,8 @@
 //! Invariant 7: what was deleted or replaced does not come back without a new write.
 //!
 //! Dots make it simple: a version is gone once a write that surely replaced it has taken effect where one looks. In the
-//! end that is everywhere; in between it is wherever the replacing write is covered, by eventual reads too.
+//! end that is everywhere; in between it is wherever the replacing write stands as a sibling, for eventual reads too. (To
+//! be covered is not enough: a client may bring a context from another zone whose writes are still on their way.)
 
 use super::FinalState;
 use super::key::KeyHistory;
@@ -31,13 +32,13 @@ pub(super) fn check(key: &KeyHistory<'_>, state: &FinalState) -> Checked {
         }
     }
     for read in &key.reads {
-        let gone = key.surely_replaced_by(&read.covered);
+        let gone = key.surely_replaced_by(&read.held);
         if let Some(place) = read.held.and(&gone).first() {
             return Err(Violation::new(
                 "tombstones",
                 read.return_ns,
                 format!(
-                    "op {} read {} on {:?}, though it has seen the write that replaced it",
+                    "op {} read {} on {:?}, beside the write that replaced it",
                     read.number,
                     key.show(place),
                     key.name
