@@ -150,7 +150,7 @@ impl Error {
         Self::new(ErrorKind::InvalidArgument, "INVALID_ARGUMENT", message)
     }
 
-    pub(crate) fn from_wire(wire: wire::Error) -> Self {
+    fn from_wire(wire: wire::Error) -> Self {
         let effect = Effect::from_wire(wire.effect());
         let retry_after = match wire.retry_after_ms {
             0 => None,
@@ -283,6 +283,13 @@ impl Error {
     }
 }
 
+impl From<wire::Error> for Error {
+    /// As it travels on the `Operate` stream and in batches.
+    fn from(wire: wire::Error) -> Self {
+        Self::from_wire(wire)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.0.message, self.0.reason)
@@ -332,7 +339,7 @@ mod tests {
 
     #[test]
     fn an_error_without_a_stated_effect_may_have_had_one() {
-        let error = Error::from_wire(wire::Error::default());
+        let error = Error::from(wire::Error::default());
         assert_eq!(error.effect(), Effect::Unknown);
     }
 }

@@ -212,7 +212,7 @@ impl<'a> Execution<'a> {
 fn without_errors(reply: Reply) -> Result<Reply, Error> {
     let via = reply.via;
     match reply.outcome {
-        Outcome::Error(error) => Err(Error::from_wire(error)),
+        Outcome::Error(error) => Err(Error::from(error)),
         outcome @ (Outcome::Get(_) | Outcome::Write(_) | Outcome::Scan(_)) => {
             Ok(Reply { outcome, via })
         }

@@ -1,0 +1,110 @@
+//! `keyspace`: create, show, list, delete.
+
+use std::time::{Duration, Instant};
+
+use meridian_client::proto::admin::v1 as wire;
+use meridian_client::{Admin, ErrorKind};
+
+use crate::app::App;
+use crate::args::KeyspaceCommand;
+use crate::exit::{Done, Outcome};
+use crate::{human, json};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(crate) async fn run(app: &mut App<'_>, command: KeyspaceCommand) -> Outcome {
+    let admin = app.client().await?.admin();
+    let keyspaces = match command {
+        KeyspaceCommand::Create { name, mode, shards } => {
+            let request = wire::KeyspaceCreateRequest { name, mode, shards };
+            let created = admin
+                .any_node(|node| {
+                    let request = request.clone();
+                    async move { node.keyspace_create(request).await }
+                })
+                .await?;
+            wait_until_known(app, &admin, &request.name).await;
+            created.keyspace.into_iter().collect()
+        }
+        KeyspaceCommand::Show { name } => {
+            let request = wire::KeyspaceShowRequest { name };
+            let shown = admin
+                .any_node(|node| {
+                    let request = request.clone();
+                    async move { node.keyspace_show(request).await }
+                })
+                .await?;
+            shown.keyspace.into_iter().collect()
+        }
+        KeyspaceCommand::List => {
+            let listed = admin
+                .any_node(
+                    |node| async move { node.keyspace_list(wire::KeyspaceListRequest {}).await },
+                )
+                .await?;
+            listed.keyspaces
+        }
+        KeyspaceCommand::Delete { name } => {
+            let request = wire::KeyspaceDeleteRequest { name };
+            admin
+                .any_node(|node| {
+                    let request = request.clone();
+                    async move { node.keyspace_delete(request).await }
+                })
+                .await?;
+            app.out.hint("deleted");
+            Vec::new()
+        }
+    };
+    show(app, &keyspaces)?;
+    Ok(Done::AsAsked)
+}
+
+fn show(app: &mut App<'_>, keyspaces: &[wire::Keyspace]) -> std::io::Result<()> {
+    if app.out.json {
+        for keyspace in keyspaces {
+            app.out.object(&json::keyspace(keyspace))?;
+        }
+        return Ok(());
+    }
+    if keyspaces.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = keyspaces
+        .iter()
+        .map(|keyspace| {
+            [
+                keyspace.name.clone(),
+                keyspace.mode.clone(),
+                keyspace.shards.to_string(),
+            ]
+        })
+        .collect();
+    app.out
+        .line(&human::table(["keyspace", "mode", "shards"], &rows))
+}
+
+/// Waits until every node that answers knows the keyspace, so that the next command may go to any of them.
+async fn wait_until_known(app: &mut App<'_>, admin: &Admin, name: &str) {
+    let until = Instant::now() + app.settings.timeout;
+    while Instant::now() < until {
+        let request = wire::KeyspaceShowRequest {
+            name: name.to_owned(),
+        };
+        let answers = admin
+            .each_node(|node| {
+                let request = request.clone();
+                async move { node.keyspace_show(request).await }
+            })
+            .await;
+        let unknown = answers.iter().any(|(_, answer)| {
+            let error = answer.as_ref().err();
+            error.is_some_and(|error| error.kind() == ErrorKind::NotFound)
+        });
+        if !unknown {
+            return;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    app.out.hint("note: not every node knows the keyspace yet");
+}

@@ -1,0 +1,35 @@
+//! The commands, one file per concern.
+
+mod cluster;
+mod conflicts;
+mod fault;
+mod keys;
+mod keyspace;
+mod lag;
+mod resolve;
+mod scan;
+
+use crate::app::App;
+use crate::args::ClusterCommand;
+use crate::exit::Outcome;
+use crate::transfer;
+
+/// Carries out any command that works on a running cluster.
+pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
+    match command {
+        ClusterCommand::Put(args) => keys::put(app, args).await,
+        ClusterCommand::Get(args) => keys::get(app, args).await,
+        ClusterCommand::Delete(args) => keys::delete(app, args).await,
+        ClusterCommand::Scan(args) => scan::run(app, args).await,
+        ClusterCommand::Import(args) => transfer::import(app, args).await,
+        ClusterCommand::Export(args) => transfer::export(app, args).await,
+        ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,
+        ClusterCommand::Resolve(args) => resolve::run(app, args).await,
+        ClusterCommand::Keyspace(command) => keyspace::run(app, command).await,
+        ClusterCommand::Status => cluster::status(app).await,
+        ClusterCommand::Health => cluster::health(app).await,
+        ClusterCommand::Lag(args) => lag::lag(app, args).await,
+        ClusterCommand::Digest(args) => lag::digest(app, args).await,
+        ClusterCommand::Fault(command) => fault::run(app, command).await,
+    }
+}

@@ -1,0 +1,370 @@
+//! The shapes of JSON that scripts rely on. Fields may be added, never renamed.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use meridian_client::proto::admin::v1 as admin;
+use meridian_client::{
+    Error, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WriteLevel, Written,
+};
+use serde_json::{Map, Value, json};
+
+use crate::exit::Failure;
+
+/// Sets `name`, or `name_base64` when the bytes are not UTF-8.
+pub(crate) fn set_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), text.into()),
+        Err(_not_text) => object.insert(format!("{name}_base64"), BASE64.encode(bytes).into()),
+    };
+}
+
+fn with_key(key: &[u8], rest: Value) -> Value {
+    let mut object = Map::new();
+    set_bytes(&mut object, "key", key);
+    if let Value::Object(rest) = rest {
+        object.extend(rest);
+    }
+    Value::Object(object)
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn time(ms: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+    // Year 9999 ends there; later times cannot be printed.
+    let printable = time.filter(|_| ms < 253_402_300_800_000);
+    printable.map_or_else(String::new, |time| {
+        humantime::format_rfc3339_millis(time).to_string()
+    })
+}
+
+pub(crate) fn read_level(level: ReadLevel) -> String {
+    match level {
+        ReadLevel::Linearizable => "linearizable".to_owned(),
+        ReadLevel::Eventual => "eventual".to_owned(),
+        ReadLevel::Session => "session".to_owned(),
+        ReadLevel::Bounded(age) => format!("bounded:{}", humantime::format_duration(age)),
+        ReadLevel::Zones(zones) => format!("zones:{zones}"),
+    }
+}
+
+pub(crate) fn write_level(level: WriteLevel) -> String {
+    match level {
+        WriteLevel::Zone => "zone".to_owned(),
+        WriteLevel::Zones(zones) => format!("zones:{zones}"),
+        WriteLevel::All => "all".to_owned(),
+    }
+}
+
+/// `value` is left out of what was deleted.
+pub(crate) fn sibling(sibling: &Sibling) -> Value {
+    let mut object = Map::new();
+    if sibling.deleted {
+        object.insert("deleted".to_owned(), true.into());
+    } else {
+        set_bytes(&mut object, "value", &sibling.value);
+    }
+    object.insert("dot".to_owned(), sibling.dot.as_str().into());
+    object.insert("zone".to_owned(), sibling.zone.as_str().into());
+    object.insert("written_at".to_owned(), time(sibling.written_at_ms).into());
+    object.insert("age_ms".to_owned(), millis(sibling.age).into());
+    if let Some(op_id) = sibling.op_id {
+        object.insert("op_id".to_owned(), op_id.to_string().into());
+    }
+    if !sibling.dots.is_empty() {
+        object.insert("dots".to_owned(), sibling.dots.clone().into());
+    }
+    Value::Object(object)
+}
+
+fn siblings(all: &[Sibling]) -> Value {
+    all.iter().map(sibling).collect()
+}
+
+fn session(token: &SessionToken) -> String {
+    token.to_string()
+}
+
+fn served_by(by: &ServedBy) -> Value {
+    json!({"zone": by.zone, "node": by.node})
+}
+
+/// The answer to a get.
+pub(crate) fn versions(versions: &Versions) -> Value {
+    let rest = json!({
+        "found": versions.found,
+        "siblings": siblings(&versions.siblings),
+        "context": versions.context.to_string(),
+        "level": read_level(versions.level),
+        "served_by": served_by(&versions.served_by),
+        "staleness_ms": millis(versions.staleness),
+        "session": session(&versions.session),
+    });
+    with_key(&versions.key, rest)
+}
+
+/// One key of a scan.
+pub(crate) fn entry(versions: &Versions) -> Value {
+    let rest = json!({
+        "found": versions.found,
+        "siblings": siblings(&versions.siblings),
+        "context": versions.context.to_string(),
+    });
+    with_key(&versions.key, rest)
+}
+
+/// One key of a scan without values.
+pub(crate) fn key_only(versions: &Versions) -> Value {
+    with_key(&versions.key, json!({}))
+}
+
+/// One key in conflict.
+pub(crate) fn conflict(versions: &Versions, zones: &[&str], age: Duration) -> Value {
+    let rest = json!({
+        "count": versions.siblings.len(),
+        "zones": zones,
+        "age_ms": millis(age),
+    });
+    with_key(&versions.key, rest)
+}
+
+/// What a merge command gets on its standard input.
+pub(crate) fn merge_input(versions: &Versions) -> Value {
+    with_key(
+        &versions.key,
+        json!({"siblings": siblings(&versions.siblings)}),
+    )
+}
+
+fn receipt(receipt: &Receipt) -> Value {
+    json!({
+        "dot": receipt.dot,
+        "mode": receipt.mode,
+        "level": write_level(receipt.level),
+        "zones": receipt.zones,
+        "degraded": receipt.degraded,
+        "op_id": receipt.op_id.map(|op_id| op_id.to_string()),
+    })
+}
+
+/// The answer to a write.
+pub(crate) fn written(written: &Written) -> Value {
+    let rest = json!({
+        "receipt": receipt(&written.receipt),
+        "context": written.context.to_string(),
+        "session": session(&written.session),
+    });
+    with_key(&written.key, rest)
+}
+
+pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {
+    json!({
+        "name": keyspace.name,
+        "id": keyspace.id,
+        "mode": keyspace.mode,
+        "shards": keyspace.shards,
+    })
+}
+
+pub(crate) fn lag(row: &admin::LagRow) -> Value {
+    json!({
+        "from": row.from,
+        "to": row.to,
+        "keyspace": row.keyspace,
+        "lag_ms": row.lag_ms,
+        "entries": row.entries,
+        "bytes": row.bytes,
+    })
+}
+
+pub(crate) fn digest(row: &admin::DigestRow) -> Value {
+    json!({
+        "zone": row.zone,
+        "keyspace": row.keyspace,
+        "keys": row.keys,
+        "conflicts": row.conflicts,
+        "digest": row.digest,
+    })
+}
+
+pub(crate) fn fault(fault: &admin::Fault) -> Value {
+    json!({
+        "from": fault.from,
+        "to": fault.to,
+        "blocked": fault.blocked,
+        "delay_ms": fault.delay_ms,
+        "loss": fault.loss,
+    })
+}
+
+/// An error of the cluster.
+pub(crate) fn error(error: &Error) -> Value {
+    let retry_after_ms = error.retry_after().map(millis);
+    json!({"error": {
+        "reason": error.reason(),
+        "message": error.message(),
+        "effect": error.effect().as_str(),
+        "retryable": error.is_retryable(),
+        "retry_after_ms": retry_after_ms,
+        "op_id": error.op_id().map(|op_id| op_id.to_string()),
+        "metadata": error.metadata(),
+    }})
+}
+
+/// An error of the command line itself.
+pub(crate) fn local_error(reason: &str, message: &str) -> Value {
+    json!({"error": {
+        "reason": reason,
+        "message": message,
+        "effect": "none",
+        "retryable": false,
+        "retry_after_ms": null,
+        "op_id": null,
+        "metadata": {},
+    }})
+}
+
+/// `None` when there is nothing (more) to say.
+pub(crate) fn failure(failure: &Failure) -> Option<Value> {
+    match failure {
+        Failure::Client(client) => Some(error(client)),
+        Failure::Usage(message) => Some(local_error("USAGE", message)),
+        Failure::Other(message) => Some(local_error("FAILED", message)),
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+        Failure::Output(error) => Some(local_error("OUTPUT", &error.to_string())),
+        Failure::Said(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use meridian_client::OpId;
+    use meridian_client::proto::kv::v1 as wire;
+
+    use super::*;
+
+    fn a_sibling(value: &'static [u8]) -> Sibling {
+        Sibling {
+            value: Bytes::from_static(value),
+            deleted: false,
+            dot: "us-east.3:42".to_owned(),
+            dots: Vec::new(),
+            zone: "us-east".to_owned(),
+            written_at_ms: 1_795_341_600_123,
+            age: Duration::from_millis(12),
+            op_id: Some(OpId {
+                stamp_ms: 7,
+                id: 255,
+            }),
+        }
+    }
+
+    fn a_read(siblings: Vec<Sibling>) -> Versions {
+        Versions {
+            key: Bytes::from_static(b"k"),
+            found: true,
+            siblings,
+            context: Bytes::from_static(&[1, 2]).into(),
+            level: ReadLevel::Eventual,
+            served_by: ServedBy {
+                zone: "us-east".to_owned(),
+                node: "n1".to_owned(),
+            },
+            staleness: Duration::ZERO,
+            session: SessionToken::default(),
+        }
+    }
+
+    #[test]
+    fn a_get_has_the_shape_of_the_contract() {
+        let expected = json!({
+            "key": "k", "found": true,
+            "siblings": [{
+                "value": "1", "dot": "us-east.3:42", "zone": "us-east",
+                "written_at": "2026-11-22T10:00:00.123Z", "age_ms": 12,
+                "op_id": "7-000000000000000000000000000000ff",
+            }],
+            "context": "AQI", "level": "eventual",
+            "served_by": {"zone": "us-east", "node": "n1"},
+            "staleness_ms": 0, "session": "",
+        });
+        assert_eq!(versions(&a_read(vec![a_sibling(b"1")])), expected);
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_appear_as_base64() {
+        let mut read = a_read(vec![a_sibling(&[0xff, 0])]);
+        read.key = Bytes::from_static(&[0xfe]);
+        let object = entry(&read);
+        assert_eq!(object["key_base64"], "/g==");
+        assert_eq!(object["siblings"][0]["value_base64"], "/wA=");
+        assert!(object.get("key").is_none());
+        assert!(object["siblings"][0].get("value").is_none());
+    }
+
+    #[test]
+    fn a_deleted_sibling_has_no_value() {
+        let deleted = Sibling {
+            deleted: true,
+            ..a_sibling(b"")
+        };
+        let object = sibling(&deleted);
+        assert_eq!(object["deleted"], true);
+        assert!(object.get("value").is_none());
+    }
+
+    #[test]
+    fn a_receipt_has_the_shape_of_the_contract() {
+        let object = written(&Written {
+            key: Bytes::from_static(b"k"),
+            receipt: Receipt {
+                dot: "us-east.3:43".to_owned(),
+                mode: "async".to_owned(),
+                level: WriteLevel::Zone,
+                zones: vec!["us-east".to_owned()],
+                degraded: false,
+                op_id: None,
+            },
+            context: Bytes::from_static(&[1, 2]).into(),
+            session: SessionToken::default(),
+        });
+        let expected = json!({
+            "key": "k",
+            "receipt": {
+                "dot": "us-east.3:43", "mode": "async", "level": "zone", "zones": ["us-east"],
+                "degraded": false, "op_id": null,
+            },
+            "context": "AQI", "session": "",
+        });
+        assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn an_error_has_the_shape_of_the_contract() {
+        let refused = Error::from(wire::Error {
+            reason: "NO_QUORUM".to_owned(),
+            message: "no majority".to_owned(),
+            effect: wire::Effect::None.into(),
+            retryable: true,
+            retry_after_ms: 200,
+            ..wire::Error::default()
+        });
+        let expected = json!({"error": {
+            "reason": "NO_QUORUM", "message": "no majority", "effect": "none", "retryable": true,
+            "retry_after_ms": 200, "op_id": null, "metadata": {},
+        }});
+        assert_eq!(failure(&Failure::Client(refused)), Some(expected));
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_printed_is_left_empty() {
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(u64::MAX), "");
+    }
+}

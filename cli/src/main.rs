@@ -1,0 +1,7 @@
+//! The program `kv`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    meridian_cli::main(std::env::args_os())
+}
