@@ -57,40 +57,67 @@ impl Command {
 }
 
 impl Op {
-    /// About how many bytes it takes in the log: what an entry is filled by.
+    /// About how many bytes it takes in the log, rather too many than too few: what an entry is filled by.
     pub fn encoded_bytes(&self) -> usize {
-        const FIXED: usize = 64;
-        let keyed = |key: &Bytes, content: &Content| {
-            FIXED + key.len() + content.value().map_or(0, Bytes::len)
+        let variable = match self {
+            Self::Write(write) => write.variable_bytes(),
+            Self::Merge { effects, .. } => effects.iter().map(Effect::encoded_bytes).sum(),
+            Self::CompareBegin { snapshot, .. } | Self::CompareEnd { snapshot } => {
+                snapshot.len() * DOT_BYTES
+            }
+            Self::CompareJoin {
+                snapshot,
+                from,
+                to,
+                states,
+            } => {
+                let states: usize = states
+                    .iter()
+                    .map(|(key, set)| key.len() + set.len() + DOT_BYTES)
+                    .sum();
+                snapshot.len() * DOT_BYTES + from.len() + to.len() + states
+            }
+            Self::Trim { through } => through.len() * DOT_BYTES,
+            Self::DropTombstones { keys } => keys
+                .iter()
+                .map(|(key, dots)| key.len() + (1 + dots.len()) * DOT_BYTES)
+                .sum(),
+            Self::EvictOpIds { .. } => 0,
         };
-        match self {
-            Self::Write(write) => keyed(&write.key, &write.content),
-            Self::Merge { effects, .. } => {
-                FIXED
-                    + effects
-                        .iter()
-                        .map(|effect| FIXED + keyed(&effect.key, &effect.content))
-                        .sum::<usize>()
+        FIXED_BYTES + variable
+    }
+}
+
+/// Bytes of everything in an operation or effect that has a fixed size, with lengths and tags.
+const FIXED_BYTES: usize = 96;
+
+/// Bytes of a dot, or of an entry of a vector.
+const DOT_BYTES: usize = 20;
+
+fn context_bytes(context: &CausalContext) -> usize {
+    (context.vector().len() + context.dots().len()) * DOT_BYTES
+}
+
+fn content_bytes(content: &Content) -> usize {
+    content.value().map_or(0, Bytes::len)
+}
+
+impl WriteOp {
+    fn variable_bytes(&self) -> usize {
+        let context = match &self.intent {
+            WriteIntent::Context(context) | WriteIntent::IfContext(context) => {
+                context_bytes(context)
             }
-            Self::CompareJoin { states, .. } => {
-                FIXED
-                    + states
-                        .iter()
-                        .map(|(key, set)| key.len() + set.len() + 8)
-                        .sum::<usize>()
-            }
-            Self::DropTombstones { keys } => {
-                FIXED
-                    + keys
-                        .iter()
-                        .map(|(key, dots)| key.len() + 8 + 16 * dots.len())
-                        .sum::<usize>()
-            }
-            Self::CompareBegin { .. }
-            | Self::CompareEnd { .. }
-            | Self::Trim { .. }
-            | Self::EvictOpIds { .. } => FIXED,
-        }
+            WriteIntent::Blind | WriteIntent::Overwrite | WriteIntent::IfAbsent => 0,
+        };
+        self.key.len() + content_bytes(&self.content) + context
+    }
+}
+
+impl Effect {
+    /// About how many bytes it takes, rather too many than too few.
+    pub fn encoded_bytes(&self) -> usize {
+        FIXED_BYTES + self.key.len() + content_bytes(&self.content) + context_bytes(&self.replaced)
     }
 }
 
@@ -241,4 +268,142 @@ pub enum WriteOutcome {
         /// How many it holds.
         siblings: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn write(key: Bytes, value: Option<Bytes>, intent: WriteIntent) -> Op {
+        Op::Write(WriteOp {
+            key,
+            content: value.map_or(Content::Tombstone, Content::Value),
+            intent,
+            op_id: OpId {
+                stamp_ms: 7,
+                id: u128::MAX,
+            },
+            expires_at_ms: Some(9),
+            waiter: Waiter {
+                node: NodeId(3),
+                boot: 4,
+                ticket: RequestId(5),
+            },
+        })
+    }
+
+    fn every_op(key: &Bytes, counter: u64) -> Vec<Op> {
+        let incarnation = Incarnation::new(ZoneId(2), counter);
+        let dot = Dot::new(incarnation, counter.max(1));
+        let snapshot = VersionVector::from_iter([(incarnation, counter.max(1))]);
+        let context = CausalContext::from_dot(dot);
+        let effect = Effect {
+            key: key.clone(),
+            content: Content::Value(key.clone()),
+            replaced: context.clone(),
+            written_at: Hlc(counter),
+            expires_at_ms: None,
+            op_id: None,
+            transaction: Some(TransactionTag { id: 1, parts: 2 }),
+        };
+        let (from, to, states) = (key.clone(), Bytes::new(), vec![(key.clone(), key.clone())]);
+        vec![
+            write(key.clone(), None, WriteIntent::Blind),
+            write(
+                key.clone(),
+                Some(key.clone()),
+                WriteIntent::Context(context.clone()),
+            ),
+            write(
+                key.clone(),
+                Some(Bytes::new()),
+                WriteIntent::IfContext(context),
+            ),
+            Op::Merge {
+                incarnation,
+                first: counter,
+                effects: vec![effect],
+            },
+            Op::CompareBegin {
+                source: ZoneId(1),
+                snapshot: snapshot.clone(),
+            },
+            Op::CompareJoin {
+                snapshot: snapshot.clone(),
+                from,
+                to,
+                states,
+            },
+            Op::CompareEnd {
+                snapshot: snapshot.clone(),
+            },
+            Op::Trim { through: snapshot },
+            Op::DropTombstones {
+                keys: vec![(key.clone(), vec![dot])],
+            },
+            Op::EvictOpIds {
+                through_index: counter,
+                floor_ms: counter,
+            },
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_command_reads_back_and_one_cut_short_is_refused(
+            key in prop::collection::vec(any::<u8>(), 0..40), counter: u64,
+        ) {
+            let command = Command { hlc: Hlc(counter), ops: every_op(&Bytes::from(key), counter) };
+            let entry = command.encode();
+            prop_assert_eq!(Command::decode(&entry), Ok(command));
+            for end in 0..entry.len() {
+                let cut = Command::decode(&entry[..end]);
+                let refused = matches!(cut, Err(Error::Corruption { .. }));
+                prop_assert!(refused);
+            }
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(mut entry: Vec<u8>) {
+            let _decided = Command::decode(&entry).is_ok();
+            if let Some(format) = entry.first_mut() {
+                *format = COMMAND_FORMAT;
+            }
+            let _decided = Command::decode(&entry).is_ok();
+        }
+    }
+
+    #[test]
+    fn an_entry_of_another_format_is_refused_by_number() {
+        let detail = "log entry: format 9 is not known, 1 is".to_owned();
+        assert_eq!(
+            Command::decode(&[9, 1, 1]),
+            Err(Error::Corruption { detail })
+        );
+        let mut trailing = Command {
+            hlc: Hlc(1),
+            ops: vec![],
+        }
+        .encode();
+        trailing.push(0);
+        assert!(Command::decode(&trailing).is_err());
+    }
+
+    #[test]
+    fn the_estimate_of_an_operations_bytes_is_not_below_them() {
+        for op in every_op(&Bytes::from(vec![1; 500]), 1 << 40) {
+            let bytes = Command {
+                hlc: Hlc(u64::MAX),
+                ops: vec![op.clone()],
+            }
+            .encode()
+            .len();
+            assert!(
+                (bytes..bytes + 250).contains(&op.encoded_bytes()),
+                "{:.40}",
+                format!("{op:?}")
+            );
+        }
+    }
 }

@@ -178,10 +178,12 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::DiskFull { .. } => Self::DiskFull,
-            StorageError::Poisoned => Self::Poisoned,
-            other => Self::Corruption {
-                detail: other.to_string(),
-            },
+            StorageError::Corruption { detail } | StorageError::Format { detail } => {
+                Self::Corruption { detail }
+            }
+            StorageError::Io { .. } | StorageError::Poisoned | StorageError::Locked { .. } => {
+                Self::Poisoned
+            }
         }
     }
 }

@@ -36,12 +36,7 @@ impl ReplicaId {
 
     /// Which life of the node's storage it belongs to.
     pub const fn generation(self) -> Generation {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a u64 shifted right by 32 fits a u32"
-        )]
-        let generation = (self.0 >> 32) as u32;
-        generation
+        (self.0 >> 32) as u32
     }
 }
 

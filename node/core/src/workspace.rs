@@ -256,3 +256,171 @@ impl EntryHash {
         self.state ^= self.state >> 32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meridian_storage::{Durability, Engine, MemoryEngine};
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Put(u8, u8),
+        Delete(u8),
+        DeleteRange(u8, u8),
+    }
+
+    fn any_changes() -> impl Strategy<Value = Vec<Change>> {
+        let key = || 0..24_u8;
+        let change = prop_oneof![
+            4 => (key(), any::<u8>()).prop_map(|(key, value)| Change::Put(key, value)),
+            2 => key().prop_map(Change::Delete),
+            1 => (key(), key()).prop_map(|(from, to)| Change::DeleteRange(from, to)),
+        ];
+        prop::collection::vec(change, 0..40)
+    }
+
+    fn make(work: &mut Workspace<'_>, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put(key, value) => work.put(vec![*key], vec![*value]),
+                Change::Delete(key) => work.delete(vec![*key]),
+                Change::DeleteRange(from, to) => work.delete_range(vec![*from], vec![*to]),
+            }
+        }
+    }
+
+    fn model(map: &mut BTreeMap<u8, u8>, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put(key, value) => {
+                    map.insert(*key, *value);
+                }
+                Change::Delete(key) => {
+                    map.remove(key);
+                }
+                Change::DeleteRange(from, to) => map.retain(|key, _| key < from || key >= to),
+            }
+        }
+    }
+
+    fn written(changes: &[Change]) -> MemoryEngine {
+        let engine = MemoryEngine::new();
+        let empty = MemoryEngine::new();
+        let mut work = Workspace::new(&empty, false);
+        make(&mut work, changes);
+        engine
+            .write(work.into_batch(), Durability::Buffered)
+            .unwrap();
+        engine
+    }
+
+    /// The first `count` keys and values of a scan.
+    fn scanned(read: &dyn Read, (from, to): (u8, u8), count: usize, back: bool) -> Vec<(u8, u8)> {
+        let mut seen = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            seen.push((key[0], value[0]));
+            if seen.len() < count {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        };
+        let scanned = if back {
+            read.scan_back(&[from], &[to], &mut visit)
+        } else {
+            read.scan(&[from], &[to], &mut visit)
+        };
+        scanned.unwrap();
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn a_workspace_reads_like_the_engine_that_took_its_batch(
+            before in any_changes(), changes in any_changes(), from in 0..24_u8, to in 0..26_u8, count in 1..10_usize,
+        ) {
+            let mut expected = BTreeMap::new();
+            model(&mut expected, &before);
+            model(&mut expected, &changes);
+            let engine = written(&before);
+            let mut work = Workspace::new(&engine, false);
+            make(&mut work, &changes);
+            let range: Vec<_> =
+                expected.iter().map(|(k, v)| (*k, *v)).filter(|(k, _)| (from..to).contains(k)).collect();
+            let forth: Vec<_> = range.iter().copied().take(count).collect();
+            let back: Vec<_> = range.iter().rev().copied().take(count).collect();
+            let check = |read: &dyn Read| {
+                assert_eq!(scanned(read, (from, to), count, false), forth);
+                assert_eq!(scanned(read, (from, to), count, true), back);
+                for key in 0..24 {
+                    let value = read.get(&[key]).unwrap();
+                    assert_eq!(value.map(|value| value[0]), expected.get(&key).copied());
+                }
+            };
+            check(&work);
+            let batch = work.into_batch();
+            engine.write(batch, Durability::Buffered).unwrap();
+            check(&engine);
+        }
+    }
+
+    #[test]
+    fn many_writes_of_one_record_leave_as_one() {
+        let engine = MemoryEngine::new();
+        let mut work = Workspace::new(&engine, false);
+        assert!(work.is_empty());
+        for n in 0..9_u8 {
+            work.put(&b"k"[..], vec![n]);
+        }
+        assert_eq!(work.size_bytes(), 18);
+        assert_eq!(work.into_batch().len(), 1);
+    }
+
+    #[test]
+    fn an_entry_hash_covers_keys_values_kind_and_order_of_its_entry_only() {
+        let engine = MemoryEngine::new();
+        let hash = |act: &dyn Fn(&mut Workspace<'_>)| {
+            let mut work = Workspace::new(&engine, true);
+            work.put(&b"earlier"[..], &b"entry"[..]);
+            work.begin_entry();
+            act(&mut work);
+            work.entry_hash()
+        };
+        let acts: [&dyn Fn(&mut Workspace<'_>); 7] = [
+            &|_| {},
+            &|work| work.put(&b"a"[..], &b"b"[..]),
+            &|work| work.put(&b"ab"[..], &b""[..]),
+            &|work| work.delete(&b"a"[..]),
+            &|work| work.delete_range(&b"a"[..], &b"b"[..]),
+            &|work| {
+                work.delete(&b"a"[..]);
+                work.delete(&b"b"[..]);
+            },
+            &|work| {
+                work.delete(&b"b"[..]);
+                work.delete(&b"a"[..]);
+            },
+        ];
+        let mut hashes: Vec<_> = acts.iter().map(|act| hash(act)).collect();
+        assert_eq!(hashes, acts.iter().map(|act| hash(act)).collect::<Vec<_>>());
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), acts.len());
+        let mut blind = Workspace::new(&engine, false);
+        blind.put(&b"a"[..], &b"b"[..]);
+        assert_eq!(blind.entry_hash(), 0);
+    }
+
+    #[test]
+    fn an_engine_that_fails_is_an_error_of_the_read() {
+        let engine = written(&[Change::Put(1, 1)]);
+        engine.corrupt(&[1]);
+        let work = Workspace::new(&engine, false);
+        assert!(work.get(&[1]).is_err());
+        assert!(
+            work.scan(&[0], &[9], &mut |_, _| ControlFlow::Continue(()))
+                .is_err()
+        );
+    }
+}

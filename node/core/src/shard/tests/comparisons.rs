@@ -52,20 +52,15 @@ fn what_came_by_comparison_cannot_be_relayed_and_is_not_claimed_to_be() {
 
 #[test]
 fn ordered_effects_wait_for_the_end_of_a_comparison_that_is_ahead_of_them() {
-    let (mut a, mut b) = behind();
-    let mut c = Zone::new(3);
+    let (mut a, mut b, mut c) = (Zone::new(1), Zone::new(2), Zone::new(3));
+    b.put("k1", "old");
+    a.pull_all(&b);
+    b.put("k1", "new");
+    b.put("k2", "new");
+    c.pull_all(&b);
     c.put("other", "c");
-    b.put("k3", "kept");
-    let later = b.outbox(incarnation(2), b.received().get(incarnation(2)) - 1);
-    let from_c = c.outbox(incarnation(3), 0);
-    let first = b.received().get(incarnation(2));
     a.compare(&b, |a, _| {
-        let merge = |of, first, effects: &[Effect]| Op::Merge {
-            incarnation: of,
-            first,
-            effects: effects.to_vec(),
-        };
-        let refused = a.entry(vec![merge(incarnation(2), first, &later)]);
+        let refused = a.pull(&c, incarnation(2));
         assert_eq!(
             refused,
             Applied {
@@ -73,14 +68,44 @@ fn ordered_effects_wait_for_the_end_of_a_comparison_that_is_ahead_of_them() {
                 ..Applied::default()
             }
         );
-        a.entry(vec![merge(incarnation(3), 1, &from_c)]);
+        a.pull(&c, incarnation(3));
     });
     assert_eq!(
         a.values("other"),
         ["c"],
         "what the comparison is not ahead of goes on"
     );
+    assert_eq!(a.pull(&c, incarnation(2)), Applied::default());
     assert_eq!(contents(&a), contents(&b));
+    a.check();
+}
+
+#[test]
+fn a_key_that_a_comparison_empties_still_knows_what_was_replaced_and_is_to_come() {
+    let (mut a, mut c) = (Zone::new(1), Zone::new(3));
+    let (_, seen) = c.put("k", "c");
+    a.written("k", value("a"), WriteIntent::Context(seen));
+    let snapshot = VersionVector::from_iter([(incarnation(1), 1), (incarnation(3), 1)]);
+    let none = VersionVector::new();
+    let (from, to) = (Bytes::new(), Bytes::new());
+    a.entry(vec![Op::CompareBegin {
+        source: ZoneId(2),
+        snapshot: snapshot.clone(),
+    }]);
+    a.entry(vec![Op::CompareJoin {
+        snapshot,
+        from,
+        to,
+        states: vec![],
+    }]);
+    a.entry(vec![Op::CompareBegin {
+        source: ZoneId(2),
+        snapshot: none.clone(),
+    }]);
+    a.entry(vec![Op::CompareEnd { snapshot: none }]);
+    assert_eq!(a.values("k"), Vec::<String>::new());
+    a.pull_all(&c);
+    assert_eq!(a.values("k"), Vec::<String>::new());
     a.check();
 }
 

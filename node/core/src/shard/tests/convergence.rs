@@ -250,7 +250,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
     #[test]
     fn zones_that_have_exchanged_everything_hold_what_their_writes_say(
         acts in prop::collection::vec(any_act(), 0..60),

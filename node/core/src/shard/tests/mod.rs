@@ -158,14 +158,16 @@ impl Zone {
         content: Content,
         intent: WriteIntent,
     ) -> (Dot, CausalContext) {
-        match self.write(key, content, intent) {
-            WriteOutcome::Written {
-                dot,
-                context,
-                repeated: false,
-            } => (dot, context),
-            other => panic!("not written: {other:?}"),
-        }
+        let outcome = self.write(key, content, intent);
+        let WriteOutcome::Written {
+            dot,
+            context,
+            repeated: false,
+        } = outcome
+        else {
+            panic!("not written: {outcome:?}")
+        };
+        (dot, context)
     }
 
     fn put(&mut self, key: &str, text: &str) -> (Dot, CausalContext) {
