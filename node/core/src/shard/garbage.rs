@@ -1,10 +1,11 @@
 //! Tombstones that no zone needs any more (protocol rule 13).
 //!
-//! A tombstone may go here when every zone has it, when its context is within what was received here, and when every
-//! write that did not know of it has arrived. Without the last: a zone writes the key before the tombstone reaches it;
-//! this zone, told meanwhile that the other has the tombstone, drops it; the write arrives, and stands alone here but
-//! beside a `deleted` sibling there. [`Stability`] sees to it. A write made after the tombstone was received where no
-//! other sibling lives replaces it, whatever context it bears.
+//! A key that holds nothing but tombstones may be dropped here when every zone has everything this key has seen, and
+//! when every write that did not know of the tombstones has arrived. Without the second: a zone writes the key before
+//! a tombstone reaches it; this zone, told meanwhile that the other has the tombstone, drops it; the write arrives, and
+//! stands alone here but beside a `deleted` sibling there. [`Stability`] sees to it. A write made where no other
+//! sibling lives replaces the tombstones that were received there, whatever context it bears; and where another lives,
+//! that one has arrived here, and what replaced it here has arrived there.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -46,7 +47,12 @@ pub fn tombstone_candidates(
     limit: usize,
 ) -> Result<Vec<(Bytes, Vec<Dot>)>, Error> {
     let mut found = BTreeMap::new();
-    for (incarnation, through) in stable.iter() {
+    let stable_here = if meta.tombstones == 0 {
+        &VersionVector::new()
+    } else {
+        stable
+    };
+    for (incarnation, through) in stable_here.iter() {
         let (mut from, to) = TombstoneKey::through(group.into(), incarnation, through);
         while found.len() < limit {
             let indexed = indexed(read, (&from, &to), limit)?;
@@ -56,7 +62,7 @@ pub fn tombstone_candidates(
             from = successor(last);
             for (_, key) in indexed {
                 if found.len() < limit
-                    && let Some(dots) = droppable(read, (meta, group.into(), stable), &key)?
+                    && let Some(dots) = droppable(read, group.into(), stable, &key)?
                 {
                     found.insert(key, dots);
                 }
@@ -89,12 +95,12 @@ fn indexed(
 /// The dots of a key's tombstones, if the key may go.
 fn droppable(
     read: &dyn Read,
-    (meta, place, stable): (&ShardMeta, Place, &VersionVector),
+    place: Place,
+    stable: &VersionVector,
     key: &[u8],
 ) -> Result<Option<Vec<Dot>>, Error> {
     let set = versions::load(read, place, key)?;
-    let everywhere = versions::dots(&set).all(|dot| stable.covers(dot));
-    let droppable = set.all_tombstones() && everywhere && set.context().within(&meta.received);
+    let droppable = set.all_tombstones() && set.context().within(stable);
     Ok(droppable.then(|| versions::dots(&set).collect()))
 }
 

@@ -293,7 +293,7 @@ impl Zone {
 
     /// Checks indexes and counts against the records.
     fn check(&self) {
-        crate::shard::tests::damage::check_indexes(self);
+        damage::check_indexes(self);
     }
 }
 
