@@ -200,16 +200,13 @@ impl Admin {
         nodes.collect()
     }
 
-    /// Asks nodes one after the other, until one answers or says what another would say too.
+    /// Asks nodes one after the other, those of the home zone first, until one answers or says what another would say
+    /// too.
     pub async fn any_node<T, F>(&self, call: impl Fn(NodeAdmin) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut nodes = self.nodes();
-        if self.inner.stay_in_zone {
-            let home = self.inner.routes().home.clone();
-            nodes.retain(|node| node.zone == home);
-        }
+        let nodes = self.nodes();
         first_answer(nodes, &call)
             .await
             .map_err(|failed| failed.error)

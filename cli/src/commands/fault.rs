@@ -179,6 +179,6 @@ fn show(app: &mut App<'_>, faults: &[wire::Fault]) -> std::io::Result<()> {
             ]
         })
         .collect();
-    let head = ["from", "to", "", "delay", "loss"];
+    let head = ["from", "to", "link", "delay", "loss"];
     app.out.line(&human::table(head, &rows))
 }
