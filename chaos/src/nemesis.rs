@@ -253,7 +253,7 @@ impl Nemesis {
             },
             FaultKind::ClockJump => Act::Jump {
                 node,
-                most_ms: if rng.chance(0.3) { 30_000 } else { 800 },
+                most_ms: self.profile.jump_ms_max,
             },
             FaultKind::SlowDisk => Act::Slow {
                 node,
@@ -326,7 +326,7 @@ fn down_ns(rng: &mut SmallRng) -> u64 {
     if rng.chance(0.5) {
         rng.between(20, 500) * MS
     } else {
-        rng.between(500, 10_000) * MS
+        rng.between(500, 7_000) * MS
     }
 }
 

@@ -145,6 +145,8 @@ pub struct FaultProfile {
     pub skew_ms_max: u64,
     /// Largest drift of a clock, in millionths.
     pub drift_ppm_max: u64,
+    /// Furthest a wall clock is set in one go, in milliseconds.
+    pub jump_ms_max: u64,
 }
 
 /// All that a seed stands for.
@@ -183,6 +185,14 @@ impl Scenario {
         let mut rng = streams.stream("scenario", 0);
         let drawn = draw_topology(&mut rng);
         let topology = options.topology.unwrap_or(drawn);
+        let bounds = draw_bounds(&mut streams.stream("scenario.bounds", 0));
+        let mut faults = draw_faults(&mut streams.stream("scenario.faults", 0), topology);
+        if bounds.op_id_age_ms < Bounds::default().op_id_age_ms || bounds.op_ids_max < Bounds::default().op_ids_max {
+            // Op ids are forgotten by their stamps: clocks that differ by more than the little that is remembered here
+            // would make fresh operations look forgotten.
+            faults.skew_ms_max = faults.skew_ms_max.min(300);
+            faults.jump_ms_max = faults.jump_ms_max.min(800);
+        }
         Self {
             seed: options.seed,
             topology,
@@ -193,8 +203,8 @@ impl Scenario {
             network: draw_network(&mut streams.stream("scenario.network", 0)),
             disk: draw_disk(&mut streams.stream("scenario.disk", 0)),
             workload: draw_workload(&mut streams.stream("scenario.workload", 0), topology),
-            faults: draw_faults(&mut streams.stream("scenario.faults", 0), topology),
-            bounds: draw_bounds(&mut streams.stream("scenario.bounds", 0)),
+            faults,
+            bounds,
             planted: options.planted,
         }
     }
@@ -240,12 +250,16 @@ fn draw_disk(rng: &mut SmallRng) -> DiskProfile {
 }
 
 fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
-    let clients_per_zone = if topology.zones == 1 { 6 } else { 3 };
+    let clients_per_zone = match (topology.zones, topology.nodes_per_zone) {
+        (1, _) => 9,
+        (_, 1) => 4,
+        (_, _) => 3,
+    };
     WorkloadProfile {
         clients_per_zone,
-        think_ns: rng.between(50, 80) * MS,
+        think_ns: rng.between(75, 105) * MS,
         attempt_ns: rng.between(400, 1200) * MS,
-        operation_ns: rng.between(3, 8) * SEC,
+        operation_ns: rng.between(2, 6) * SEC,
         hot_keys: rng.index(10) + 4,
         wide_keys: rng.index(200) + 50,
         register_keys: 2,
@@ -264,11 +278,13 @@ fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
         };
     }
     FaultProfile {
-        interval_ns: rng.between(1500, 6000) * MS,
-        start_ns: if rng.chance(0.2) { 0 } else { 3 * SEC },
+        interval_ns: rng.between(2000, 6000) * MS,
+        // A cluster is founded by all of its nodes together: faults before that cost a run most of its load.
+        start_ns: if rng.chance(0.04) { 0 } else { 3 * SEC },
         weights,
         skew_ms_max: if rng.chance(0.2) { 20_000 } else { 300 },
         drift_ppm_max: 200,
+        jump_ms_max: if rng.chance(0.3) { 30_000 } else { 800 },
     }
 }
 
@@ -283,7 +299,7 @@ fn draw_bounds(rng: &mut SmallRng) -> Bounds {
     if rng.chance(0.2) {
         bounds.log_bytes_max = rng.between(10_000, 60_000);
     }
-    // A client retries for 8 s at most; what is remembered reaches further back than that, at any rate of writes here.
+    // A client retries for 6 s at most; what is remembered reaches further back than that, at any rate of writes here.
     if rng.chance(0.25) {
         bounds.op_ids_max = rng.between(1_000, 3_000);
     }

@@ -35,7 +35,7 @@ pub struct Totals {
     pub topologies: BTreeMap<String, u64>,
     /// Sums over all seeds.
     pub stats: Stats,
-    /// Wall time spent inside runs, over all threads.
+    /// Processor time spent on runs, over all threads; wall time where the system does not tell.
     pub busy: Duration,
     /// Least operations answered per simulated second of load in any seed.
     pub slowest_ops: Option<(u64, u64)>,
@@ -63,15 +63,17 @@ pub fn swarm(first: Options, bounds: Bounds, progress: &(dyn Fn(&Totals) + Sync)
                         seed: first.seed.wrapping_add(number),
                         ..first
                     };
-                    let started = Instant::now();
+                    let started = (Instant::now(), cpu_time());
                     let report = run(options, Trace::default());
+                    let wall = started.0.elapsed();
+                    let took = cpu_time().zip(started.1).map_or(wall, |(now, then)| now.saturating_sub(then));
                     if bounds.stop_at_failure && report.violation.is_some() {
                         stopped.store(true, Ordering::Relaxed);
                     }
                     let mut totals = totals
                         .lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    totals.add(&report, started.elapsed());
+                    totals.add(&report, took);
                     progress(&totals);
                 }
             });
@@ -80,6 +82,13 @@ pub fn swarm(first: Options, bounds: Bounds, progress: &(dyn Fn(&Totals) + Sync)
     totals
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Processor time of this thread, so that a busy machine does not count as a slow simulator.
+fn cpu_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = stat.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }
 
 impl Totals {
@@ -105,7 +114,7 @@ impl Totals {
         }
     }
 
-    /// Simulated seconds per second of one core.
+    /// Simulated seconds per second of processor time.
     pub fn speed(&self) -> f64 {
         let simulated = Duration::from_nanos(self.stats.simulated_ns).as_secs_f64();
         simulated / self.busy.as_secs_f64().max(1e-9)
