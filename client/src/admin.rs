@@ -151,14 +151,20 @@ impl NodeAdmin {
     }
 }
 
-/// Asks all addresses at once for the topology; the first answer counts.
+/// Head start of each address over the next one: where several are about as near, the first listed answers.
+const HEAD_START: Duration = Duration::from_millis(15);
+
+/// Asks all addresses for the topology, each a little later than the one before; the first answer counts.
 pub(crate) async fn discover(
     addrs: &[String],
     links: &Links,
     timeout: Duration,
 ) -> Result<wire::TopologyResponse, Error> {
     let mut asked = Vec::with_capacity(addrs.len());
+    let mut head_start = Duration::ZERO;
     for addr in addrs {
+        let wait = head_start;
+        head_start += HEAD_START;
         let node = NodeAdmin {
             zone: String::new(),
             node: String::new(),
@@ -167,6 +173,7 @@ pub(crate) async fn discover(
             timeout,
         };
         asked.push(Box::pin(async move {
+            tokio::time::sleep(wait).await;
             node.topology(wire::TopologyRequest {}).await
         }));
     }
