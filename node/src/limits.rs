@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Longest time an operation may ask for: whoever waits longer is better served by asking again.
-pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_mins(1);
 
 /// How far an op id's stamp may be ahead of our clock. Op ids are remembered by their stamp's age; one from the far
 /// future would be remembered too long.

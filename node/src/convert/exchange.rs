@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meridian_causal::{Content, Hlc, Incarnation, OpId, TransactionTag};
+use meridian_causal::{Content, Hlc, Incarnation, OpId, TransactionTag, VersionVector};
 use meridian_core::command::Effect;
 use meridian_core::message::Exchange;
 use meridian_proto::peer::v1 as pb;
@@ -23,13 +23,7 @@ pub(crate) fn to_wire(body: Exchange) -> Body {
             incarnation,
         } => Body::Subscribe(pb::Subscribe {
             received: vector_bytes(&received),
-            known: known
-                .into_iter()
-                .map(|(group, received)| pb::Known {
-                    incarnation: group.raw(),
-                    received: vector_bytes(&received),
-                })
-                .collect(),
+            known: known_to_wire(known),
             relay: relay.into_iter().map(Incarnation::raw).collect(),
             rewind,
             incarnation: incarnation.raw(),
@@ -85,6 +79,14 @@ pub(crate) fn to_wire(body: Exchange) -> Body {
         }),
         Exchange::CompareLost { session } => Body::CompareLost(pb::CompareLost { session }),
     }
+}
+
+fn known_to_wire(known: BTreeMap<Incarnation, VersionVector>) -> Vec<pb::Known> {
+    let known_of = |(group, received): (Incarnation, VersionVector)| pb::Known {
+        incarnation: group.raw(),
+        received: vector_bytes(&received),
+    };
+    known.into_iter().map(known_of).collect()
 }
 
 pub(crate) fn from_wire(body: Option<Body>) -> Result<Exchange, WireError> {

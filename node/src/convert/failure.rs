@@ -20,22 +20,25 @@ const DOMAIN: &str = "meridian";
 /// When nothing better is known, how long a client waits before it tries again.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// Why an operation was not done, in the words of the contract.
+/// Why an operation was not done, in the words of the contract. Small; the facts are behind one pointer.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Failure {
-    pub(crate) reason: &'static str,
-    pub(crate) code: Code,
-    pub(crate) message: String,
-    pub(crate) effect: EffectOf,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) op_id: Option<OpId>,
-    pub(crate) metadata: BTreeMap<String, String>,
+pub(crate) struct Failure(Box<Facts>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Facts {
+    reason: &'static str,
+    code: Code,
+    message: String,
+    effect: EffectOf,
+    retry_after: Option<Duration>,
+    op_id: Option<OpId>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl Failure {
     /// A failure that surely had no effect and that trying again does not cure.
     fn refused(reason: &'static str, code: Code, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Facts {
             reason,
             code,
             message: message.into(),
@@ -43,22 +46,27 @@ impl Failure {
             retry_after: None,
             op_id: None,
             metadata: BTreeMap::new(),
-        }
+        }))
+    }
+
+    /// Stable name of the failure.
+    pub(crate) const fn reason(&self) -> &'static str {
+        self.0.reason
     }
 
     fn retryable(mut self) -> Self {
-        self.retry_after = Some(RETRY_AFTER);
+        self.0.retry_after = Some(RETRY_AFTER);
         self
     }
 
     fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.metadata.insert(name.to_owned(), value.to_string());
+        self.0.metadata.insert(name.to_owned(), value.to_string());
         self
     }
 
     /// Names the operation, so that the client may ask again with it.
     pub(crate) fn of_operation(mut self, op_id: Option<OpId>) -> Self {
-        self.op_id = self.op_id.or(op_id);
+        self.0.op_id = self.0.op_id.or(op_id);
         self
     }
 
@@ -144,15 +152,15 @@ impl Failure {
             Code::Internal,
             "the answer is of another kind than the question",
         );
-        failure.effect = EffectOf::Unknown;
+        failure.0.effect = EffectOf::Unknown;
         failure
     }
 
     /// The core, in words of the contract.
     pub(crate) fn from_core(error: Error) -> Self {
         let mut failure = Self::refused(error.reason(), code(&error), error.to_string());
-        failure.effect = error.effect();
-        failure.retry_after = error.is_retryable().then_some(RETRY_AFTER);
+        failure.0.effect = error.effect();
+        failure.0.retry_after = error.is_retryable().then_some(RETRY_AFTER);
         match error {
             Error::NotLeader {
                 leader: Some(leader),
@@ -183,38 +191,40 @@ impl Failure {
 
     /// As a unary call fails.
     pub(crate) fn to_status(&self) -> Status {
-        let mut metadata: HashMap<String, String> = self
+        let facts = &*self.0;
+        let mut metadata: HashMap<String, String> = facts
             .metadata
             .iter()
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        metadata.insert("effect".to_owned(), effect_name(self.effect).to_owned());
-        if let Some(op_id) = self.op_id {
+        metadata.insert("effect".to_owned(), effect_name(facts.effect).to_owned());
+        if let Some(op_id) = facts.op_id {
             metadata.insert("op_id".to_owned(), op_id_text(op_id));
         }
-        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, metadata);
-        if self.retry_after.is_some() {
-            details.set_retry_info(self.retry_after);
+        let mut details = ErrorDetails::with_error_info(facts.reason, DOMAIN, metadata);
+        if facts.retry_after.is_some() {
+            details.set_retry_info(facts.retry_after);
         }
-        Status::with_error_details(self.code, self.message.clone(), details)
+        Status::with_error_details(facts.code, facts.message.clone(), details)
     }
 
     /// As it travels on the stream.
     pub(crate) fn into_wire(self) -> kv::Error {
-        let retry_after_ms = self.retry_after.map_or(0, |after| after.as_millis());
+        let facts = *self.0;
+        let retry_after_ms = facts.retry_after.map_or(0, |after| after.as_millis());
         kv::Error {
-            reason: self.reason.to_owned(),
-            message: self.message,
-            effect: i32::from(match self.effect {
+            reason: facts.reason.to_owned(),
+            message: facts.message,
+            effect: i32::from(match facts.effect {
                 EffectOf::None => kv::Effect::None,
                 EffectOf::Applied => kv::Effect::Applied,
                 EffectOf::Unknown => kv::Effect::Unknown,
             }),
-            retryable: self.retry_after.is_some(),
+            retryable: facts.retry_after.is_some(),
             retry_after_ms: u32::try_from(retry_after_ms).unwrap_or(u32::MAX),
-            op_id: self.op_id.map(op_id_to_wire),
-            metadata: self.metadata.into_iter().collect(),
-            code: i32::from(self.code),
+            op_id: facts.op_id.map(op_id_to_wire),
+            metadata: facts.metadata.into_iter().collect(),
+            code: i32::from(facts.code),
         }
     }
 }

@@ -241,6 +241,13 @@ fn message() -> impl Strategy<Value = PeerMessage> {
             group,
             body: Image::Fetch { image, after }
         }),
+        admission(),
+        forwarding(),
+    ]
+}
+
+fn admission() -> impl Strategy<Value = PeerMessage> {
+    prop_oneof![
         any::<(u128, u128, Option<u32>)>().prop_map(|(store, on_record, admitted)| {
             PeerMessage::Admission(Admission::Known {
                 store,
@@ -257,6 +264,11 @@ fn message() -> impl Strategy<Value = PeerMessage> {
                 standing,
             })
         }),
+    ]
+}
+
+fn forwarding() -> impl Strategy<Value = PeerMessage> {
+    prop_oneof![
         (bytes(), content(), context(), any::<(u64, u64, u128)>()).prop_map(
             |(key, content, context, n)| {
                 let op_id = OpId {

@@ -99,7 +99,7 @@ impl CoreThread {
                 );
             }
             Query::Scan { .. } | Query::Digest { .. } => {
-                self.serve_from_view(ticket, released, shards)
+                self.serve_from_view(ticket, released, shards);
             }
         }
     }
@@ -187,7 +187,7 @@ impl CoreThread {
             Notice::Comparing { group } => tracing::info!(core, %group, "catching up by comparing"),
             Notice::Compared { group } => tracing::info!(core, %group, "caught up by comparing"),
             Notice::ImageInstalled { group, index } => {
-                tracing::info!(core, %group, index, "group image installed")
+                tracing::info!(core, %group, index, "group image installed");
             }
             Notice::Damaged { detail } => {
                 tracing::error!(core, detail, "damaged bytes");

@@ -11,6 +11,7 @@
 mod deliver;
 pub(crate) mod replies;
 mod route;
+mod stall;
 mod thread;
 
 use std::sync::Arc;

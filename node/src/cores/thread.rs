@@ -12,20 +12,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use meridian_core::catalog::Catalog;
-use meridian_core::error::{EffectOf, Error};
+use meridian_core::error::Error;
 use meridian_core::ids::RequestId;
 use meridian_core::{Core, CoreConfig, Input, Now, OpenError, Outputs, Turn};
-use meridian_storage::{Batch, Durability, Engine, StorageError};
+use meridian_storage::{Engine, StorageError};
 use thiserror::Error as ThisError;
 
-use super::replies::{Done, Ticket};
+use super::replies::Ticket;
 use super::{Cores, Depth, Inbox, Submission, Work};
 use crate::limits::TURN_INPUTS_MAX;
 use crate::links::Links;
 use crate::shared::Shared;
-
-/// How often a write that found the disk full is tried again.
-const DISK_FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// Why the cores did not start.
 #[derive(Debug, ThisError)]
@@ -64,14 +61,14 @@ pub(super) struct CoreThread {
     pub(super) out: Outputs,
     pub(super) waiting: BTreeMap<u64, Ticket>,
     /// What came while the thread was stalled and must not be lost.
-    deferred: Vec<Work>,
+    pub(super) deferred: Vec<Work>,
     next_id: u64,
     tick: Duration,
 }
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
+pub(super) enum Flow {
     Go,
     Stop,
 }
@@ -292,84 +289,6 @@ impl CoreThread {
             }
             Err(error) => self.fail(&error),
         }
-    }
-
-    /// Tries again until there is room, the node is told to stop, or something worse happens.
-    fn wait_for_room(&mut self, batch: &Batch, durability: Durability) -> Result<(), StorageError> {
-        tracing::error!(
-            core = self.index,
-            "the disk is full: writes stop until there is room"
-        );
-        self.shared.disk_full(true);
-        loop {
-            match self.refuse_for(DISK_FULL_RETRY) {
-                Flow::Stop => break Err(StorageError::Poisoned),
-                Flow::Go => {}
-            }
-            match self.engine.write(batch.clone(), durability) {
-                Err(StorageError::DiskFull { .. }) => {}
-                outcome => {
-                    tracing::info!(core = self.index, "the disk has room again");
-                    self.shared.disk_full(false);
-                    break outcome;
-                }
-            }
-        }
-    }
-
-    /// Answers what comes in for a while: nothing can be begun. What waits past its deadline is answered too.
-    fn refuse_for(&mut self, patience: Duration) -> Flow {
-        let until = Instant::now() + patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.inbox.recv_timeout(left) {
-                Ok(Work::Requests(part)) => {
-                    self.depth.requests.fetch_sub(part.len(), Ordering::Relaxed);
-                    for Submission { ticket, .. } in part {
-                        self.answer(ticket, Error::DiskFull);
-                    }
-                }
-                Ok(Work::Peer { bytes, .. }) => {
-                    self.depth.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                }
-                Ok(later @ (Work::Catalog(_) | Work::Disk { .. })) => self.deferred.push(later),
-                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
-                Err(RecvTimeoutError::Timeout) => break,
-            }
-        }
-        self.expire_waiting();
-        Flow::Go
-    }
-
-    fn expire_waiting(&mut self) {
-        let now = self.shared.clock.mono_ns();
-        let late: Vec<u64> = self
-            .waiting
-            .iter()
-            .filter(|(_, ticket)| ticket.deadline_ns <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            if let Some(ticket) = self.waiting.remove(&id) {
-                let error = match ticket.op_id {
-                    Some(op_id) => Error::OutcomeUnknown { op_id },
-                    None => Error::DeadlineExceeded {
-                        effect: EffectOf::Unknown,
-                    },
-                };
-                self.answer(ticket, error);
-            }
-        }
-    }
-
-    fn answer(&self, ticket: Ticket, error: Error) {
-        self.shared.finished(1);
-        Done {
-            ticket,
-            by: None,
-            result: Err(error),
-        }
-        .deliver();
     }
 
     /// A write failed with unknown outcome: everybody who waits is told, and the node stops serving.

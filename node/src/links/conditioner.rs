@@ -52,14 +52,13 @@ impl Conditioner {
             rule.blocked = false;
             rule.loss = 0.0;
         };
-        match pair {
-            Some(between) => self.change(between, heal),
-            None => {
-                let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-                rules.values_mut().for_each(heal);
-                self.tidy(&mut rules);
-            }
+        if let Some(between) = pair {
+            self.change(between, heal);
+            return;
         }
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        rules.values_mut().for_each(heal);
+        self.tidy(&mut rules);
     }
 
     /// The rule of a direction.

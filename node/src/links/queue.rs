@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(queue.take_frame().0.len(), 1);
         assert_eq!(queue.take_frame().0.len(), 1);
         assert_eq!(queue.take_frame().0.len(), 0);
-        queue.push((0..FRAME_MESSAGES_MAX + 1).map(|_| page(1)).collect());
+        queue.push((0..=FRAME_MESSAGES_MAX).map(|_| page(1)).collect());
         assert_eq!(queue.take_frame().0.len(), FRAME_MESSAGES_MAX);
     }
 

@@ -8,6 +8,7 @@
 mod admin;
 mod deadline;
 mod faults;
+mod measures;
 mod operate;
 mod scan;
 mod serving;

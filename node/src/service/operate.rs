@@ -134,7 +134,7 @@ impl KvService {
         let patience = deadline::from_ms(operation.deadline_ms);
         let slot = Slot {
             replies: &state.replies,
-            slot: operation.id,
+            id: operation.id,
             patience,
         };
         let single = match operation.operation {
@@ -142,7 +142,7 @@ impl KvService {
             Some(Operation::Put(put)) => Single::Put(put),
             Some(Operation::Delete(delete)) => Single::Delete(delete),
             Some(Operation::Scan(scan)) => {
-                self.scan_apart(scope, operation.id, scan, patience, state);
+                self.scan_apart(scope, scan, &slot, state);
                 return Ok(None);
             }
             None => {
@@ -156,15 +156,9 @@ impl KvService {
     }
 
     /// Scans ask many cores and wait for all of them: each is a task of its own.
-    fn scan_apart(
-        &self,
-        scope: &Scope<'_>,
-        id: u64,
-        scan: kv::Scan,
-        patience: std::time::Duration,
-        state: &Arc<State>,
-    ) {
+    fn scan_apart(&self, scope: &Scope<'_>, scan: kv::Scan, slot: &Slot<'_>, state: &Arc<State>) {
         let (service, state, name) = (self.clone(), Arc::clone(state), scope.keyspace.name.clone());
+        let (id, patience) = (slot.id, slot.patience);
         tokio::spawn(async move {
             let outcome = match service.scan_page(&name, scan, patience, Form::Stream).await {
                 Ok(page) => kv::Outcome {

@@ -311,7 +311,10 @@ mod tests {
             page_token: token.clone(),
             ..scan(b"a", b"", b"")
         };
-        assert_eq!(plan(&catalog, &other).unwrap_err().reason, "BAD_PAGE_TOKEN");
+        assert_eq!(
+            plan(&catalog, &other).unwrap_err().reason(),
+            "BAD_PAGE_TOKEN"
+        );
         let mut forged = token.to_vec();
         forged.push(b'z');
         for bad in [forged, token[..5].to_vec(), vec![0]] {
@@ -319,7 +322,7 @@ mod tests {
                 page_token: bad.into(),
                 ..scan(b"ab", b"", b"")
             };
-            assert_eq!(plan(&catalog, &bad).unwrap_err().reason, "BAD_PAGE_TOKEN");
+            assert_eq!(plan(&catalog, &bad).unwrap_err().reason(), "BAD_PAGE_TOKEN");
         }
     }
 }

@@ -50,7 +50,7 @@ impl Single {
 /// Where the answer of an operation is to go, and by when.
 pub(super) struct Slot<'a> {
     pub(super) replies: &'a Arc<Replies>,
-    pub(super) slot: u64,
+    pub(super) id: u64,
     pub(super) patience: Duration,
 }
 
@@ -81,7 +81,7 @@ impl KvService {
             self.calls
                 .shared
                 .metrics
-                .answered(kind, failure.reason, Duration::ZERO);
+                .answered(kind, failure.reason(), Duration::ZERO);
         })?;
         let Prepared {
             shard,
@@ -93,7 +93,7 @@ impl KvService {
         } = prepared;
         let ticket = Ticket {
             replies: Arc::clone(slot.replies),
-            slot: slot.slot,
+            slot: slot.id,
             kind,
             started: Instant::now(),
             deadline_ns: self

@@ -41,7 +41,7 @@ impl KvService {
                 single,
                 &Slot {
                     replies: &replies,
-                    slot,
+                    id: slot,
                     patience,
                 },
             );
