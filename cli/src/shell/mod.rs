@@ -64,7 +64,17 @@ impl Shell {
     pub(crate) async fn run(&mut self, mut source: Source, out: &mut Out) -> Outcome {
         let mut first_failure = None;
         let mut number = 0;
-        while let Some(line) = source.next(&self.prompt()).await? {
+        // At a terminal an interrupt gives up the line; elsewhere nobody is there to go on.
+        let typed = source.is_terminal();
+        loop {
+            let prompt = self.prompt();
+            let next = tokio::select! {
+                line = source.next(&prompt) => line?,
+                _ = tokio::signal::ctrl_c(), if !typed => return Err(Failure::other("interrupted")),
+            };
+            let Some(line) = next else {
+                break;
+            };
             number += 1;
             if source.is_script() && !matches!(parse(&line), Ok(Line::Nothing)) {
                 out.hint(&format!("> {}", line.trim()));
@@ -83,7 +93,7 @@ impl Shell {
             }
         }
         match first_failure {
-            Some(code) if !source.is_terminal() => Err(Failure::Said(code)),
+            Some(code) if !typed => Err(Failure::Said(code)),
             Some(_) | None => Ok(Done::AsAsked),
         }
     }
