@@ -36,6 +36,13 @@ use crate::workspace::Workspace;
 /// Time between two rounds of hello.
 const HELLO_MS: u64 = 500;
 
+/// What admission needs of the core around it.
+pub(crate) struct Around<'a> {
+    pub(crate) config: &'a CoreConfig,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) out: &'a mut Outputs,
+}
+
 /// See the module.
 pub(crate) struct Admission {
     identity: NodeIdentity,
@@ -135,17 +142,12 @@ impl Admission {
     }
 
     /// Says hello where it is due.
-    pub(crate) fn tick(
-        &mut self,
-        now: Now,
-        config: &CoreConfig,
-        catalog: &Catalog,
-        out: &mut Outputs,
-    ) {
-        self.found_if_unknown(config, out);
-        let registered = catalog
+    pub(crate) fn tick(&mut self, now: Now, around: &mut Around<'_>) {
+        self.found_if_unknown(around);
+        let registered = around
+            .catalog
             .nodes
-            .get(&config.node)
+            .get(&around.config.node)
             .is_some_and(|record| record.store == Some(self.identity.store));
         if !self.written || registered || now.mono_ns < self.hello_due_ns {
             return;
@@ -157,40 +159,36 @@ impl Admission {
             (None, false) => Standing::Asking,
         };
         let hello = Message::Hello {
-            cluster: config.seed.cluster.clone(),
+            cluster: around.config.seed.cluster.clone(),
             store: self.identity.store,
             standing,
         };
-        for node in config
+        for node in around
+            .config
             .seed
             .nodes
             .iter()
-            .filter(|node| node.id != config.node)
+            .filter(|node| node.id != around.config.node)
         {
-            out.messages
+            around
+                .out
+                .messages
                 .push((node.id, PeerMessage::Admission(hello.clone())));
         }
     }
 
     /// A node of the cluster speaks.
-    pub(crate) fn receive(
-        &mut self,
-        from: NodeId,
-        message: Message,
-        config: &CoreConfig,
-        catalog: &Catalog,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn receive(&mut self, from: NodeId, message: Message, around: &mut Around<'_>) {
         match message {
             Message::Hello {
                 cluster,
                 store,
                 standing,
             } => {
-                let known = config.seed.nodes.iter().any(|node| node.id == from);
-                if known && cluster == config.seed.cluster && self.written {
+                let known = around.config.seed.nodes.iter().any(|node| node.id == from);
+                if known && cluster == around.config.seed.cluster && self.written {
                     self.heard.insert(from, (store, standing));
-                    self.answer(from, store, catalog, out);
+                    self.answer(from, store, around);
                 }
             }
             Message::Known {
@@ -199,14 +197,15 @@ impl Admission {
                 admitted,
             } => {
                 if store == self.identity.store && self.identity.admitted.is_none() {
-                    self.learn(from, on_record, admitted, config, out);
+                    self.learn(from, on_record, admitted, around);
                 }
             }
         }
     }
 
-    fn answer(&mut self, from: NodeId, store: u128, catalog: &Catalog, out: &mut Outputs) {
-        let record = catalog
+    fn answer(&mut self, from: NodeId, store: u128, around: &mut Around<'_>) {
+        let record = around
+            .catalog
             .nodes
             .get(&from)
             .filter(|record| record.store == Some(store));
@@ -230,7 +229,7 @@ impl Admission {
         if self.has_writes() {
             self.answers_held.push(answer);
         } else {
-            out.messages.push(answer);
+            around.out.messages.push(answer);
         }
     }
 
@@ -239,28 +238,30 @@ impl Admission {
         from: NodeId,
         on_record: u128,
         admitted: Option<Generation>,
-        config: &CoreConfig,
-        out: &mut Outputs,
+        around: &mut Around<'_>,
     ) {
         self.answers.insert(from, on_record);
         if on_record != self.identity.store && !self.wiped {
             self.wiped = true;
             self.hello_due_ns = 0;
-            out.notices.push(Notice::Wiped);
+            around.out.notices.push(Notice::Wiped);
         }
         match admitted {
-            Some(generation) if self.wiped && generation > 0 => self.become_member(generation, out),
-            Some(_) | None => self.found_if_unknown(config, out),
+            Some(generation) if self.wiped && generation > 0 => {
+                self.become_member(generation, around.out);
+            }
+            Some(_) | None => self.found_if_unknown(around),
         }
     }
 
     /// Founds when a majority of the other nodes never heard of another store of this node.
-    fn found_if_unknown(&mut self, config: &CoreConfig, out: &mut Outputs) {
-        let others = config
+    fn found_if_unknown(&mut self, around: &mut Around<'_>) {
+        let others = around
+            .config
             .seed
             .nodes
             .iter()
-            .filter(|node| node.id != config.node)
+            .filter(|node| node.id != around.config.node)
             .count();
         let majority = if others == 0 {
             0
@@ -269,7 +270,7 @@ impl Admission {
         };
         let member = self.identity.admitted.is_some();
         if self.written && !member && !self.wiped && self.answers.len() >= majority {
-            self.become_member(0, out);
+            self.become_member(0, around.out);
         }
     }
 

@@ -10,7 +10,7 @@ use meridian_storage::{Batch, Durability, Engine};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Around};
 use crate::catalog::Catalog;
 use crate::config::CoreConfig;
 use crate::error::{Error, OpenError};
@@ -109,7 +109,7 @@ impl Core {
                 if self.poisoned {
                     out.replies.push((id, Err(Error::Poisoned)));
                 } else {
-                    self.request(now, origin, deadline_ns, request, out);
+                    self.request(now, (origin, deadline_ns), request, out);
                 }
             }
             Input::Catalog(catalog) => self.adopt(catalog, now, out),
@@ -129,7 +129,7 @@ impl Core {
                 request,
             } => {
                 let origin = crate::waiting::Origin::Peer(from, id);
-                self.request(now, origin, now.after_ms(deadline_ms), *request, out);
+                self.request(now, (origin, now.after_ms(deadline_ms)), *request, out);
             }
             PeerMessage::Forwarded { id, result } => self.forwarded(id, *result, out),
             PeerMessage::Exchange {
@@ -152,8 +152,8 @@ impl Core {
                         reply_to,
                         body,
                     };
-                    self.with_exchange(now, group, out, |group, context, out| {
-                        group.exchange_receive(arrived, context, out);
+                    self.with_exchange(now, group, out, |group, context| {
+                        group.exchange_receive(arrived, context);
                     });
                 } else if let Some(leader) = self.leader_elsewhere(group).filter(|_| !passed) {
                     let message = PeerMessage::Exchange {
@@ -168,10 +168,15 @@ impl Core {
                     out.messages.push((leader, message));
                 }
             }
-            PeerMessage::Image { group, body } => self.image_message(now, from, group, body, out),
+            PeerMessage::Image { group, body } => self.image_message(now, (from, group), body, out),
             PeerMessage::Admission(message) => {
                 if let Some(admission) = &mut self.admission {
-                    admission.receive(from, message, &self.config, &self.catalog, out);
+                    let mut around = Around {
+                        config: &self.config,
+                        catalog: &self.catalog,
+                        out,
+                    };
+                    admission.receive(from, message, &mut around);
                 }
             }
         }
@@ -226,11 +231,11 @@ impl Core {
             let reads = group.fail_reads();
             let leader = group.leader();
             for waiter in self.waiting.writes_in(id) {
-                self.answer(waiter.origin, Err(waiter.what.unseen()), out);
+                Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
             }
             for ticket in reads {
                 if let Some(waiter) = self.waiting.take(ticket) {
-                    self.answer(waiter.origin, Err(Error::NotLeader { leader }), out);
+                    Self::answer(waiter.origin, Err(Error::NotLeader { leader }), out);
                 }
             }
         }
@@ -242,7 +247,7 @@ impl Core {
         now: Now,
         id: GroupId,
         out: &mut Outputs,
-        act: impl FnOnce(&mut Group, &mut ExchangeContext<'_>, &mut Outputs),
+        act: impl FnOnce(&mut Group, &mut ExchangeContext<'_>),
     ) {
         let open: usize = self
             .groups
@@ -258,11 +263,12 @@ impl Core {
             catalog: &self.catalog,
             engine: &*self.engine,
             rng: &mut self.rng,
+            out,
             views_left: VIEWS_MAX
                 .saturating_sub(open)
                 .saturating_sub(self.images.len()),
         };
-        act(group, &mut context, out);
+        act(group, &mut context);
         if group.queued() > 0 {
             self.active.insert(id);
         }
@@ -311,12 +317,14 @@ impl Core {
                 sync = true;
                 group.write_pages(&mut work)?;
             }
-            let context = TurnContext {
+            let mut context = TurnContext {
                 now,
                 bounds: &self.config.bounds,
                 observe: self.config.observe,
+                work: &mut work,
+                out,
             };
-            let collected = group.collect(&context, &mut work, out)?;
+            let collected = group.collect(&mut context)?;
             sync |= collected.sync;
             catalog_changed |= collected.catalog_changed;
             self.writing.push(id);
@@ -350,6 +358,11 @@ impl Core {
                 continue;
             };
             let settled = group.settle(out);
+            // Only now: Raft takes no message between a ready and its advance.
+            self.finish_image(now, id, out);
+            let Some(group) = self.groups.get_mut(&id) else {
+                continue;
+            };
             group.impose_timeout(&mut self.rng);
             // After Raft's ready is settled: a message stepped in between would be taken for one of that ready.
             self.finish_image(now, id, out);
@@ -373,7 +386,7 @@ impl Core {
         self.poisoned = true;
         self.writing.clear();
         for waiter in self.waiting.all() {
-            self.answer(waiter.origin, Err(Error::Poisoned), out);
+            Self::answer(waiter.origin, Err(Error::Poisoned), out);
         }
     }
 
@@ -388,7 +401,7 @@ impl Core {
             return;
         }
         if let Some(waiting) = self.waiting.take(waiter.ticket) {
-            self.answer(waiting.origin, result, out);
+            Self::answer(waiting.origin, result, out);
         }
     }
 }

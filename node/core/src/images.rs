@@ -87,8 +87,7 @@ impl Core {
     pub(crate) fn image_message(
         &mut self,
         now: Now,
-        from: NodeId,
-        id: GroupId,
+        (from, id): (NodeId, GroupId),
         body: Image,
         out: &mut Outputs,
     ) {

@@ -34,10 +34,10 @@ impl Core {
         let opened = self
             .open_control(out)
             .and_then(|()| self.place_groups(now, out));
-        self.report(opened, out);
+        Self::report(opened, out);
     }
 
-    fn report(&self, result: Result<(), Error>, out: &mut Outputs) {
+    fn report(result: Result<(), Error>, out: &mut Outputs) {
         if let Err(error) = result {
             out.notices.push(Notice::Damaged {
                 detail: error.to_string(),
@@ -112,7 +112,7 @@ impl Core {
         if catalog.revision > self.catalog.revision && self.admission.is_none() {
             self.catalog = catalog;
             let placed = self.place_groups(now, out);
-            self.report(placed, out);
+            Self::report(placed, out);
         }
     }
 
@@ -192,11 +192,11 @@ impl Core {
         };
         self.active.remove(&id);
         for waiter in self.waiting.writes_in(id) {
-            self.answer(waiter.origin, Err(waiter.what.unseen()), out);
+            Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
         }
         for ticket in group.fail_reads() {
             if let Some(waiter) = self.waiting.take(ticket) {
-                self.answer(waiter.origin, Err(Error::KeyspaceNotFound), out);
+                Self::answer(waiter.origin, Err(Error::KeyspaceNotFound), out);
             }
         }
         self.dropped.extend(keys::group_state_ranges(id));

@@ -50,8 +50,7 @@ impl Core {
     pub(crate) fn request(
         &mut self,
         now: Now,
-        origin: Origin,
-        deadline_ns: u64,
+        (origin, deadline_ns): (Origin, u64),
         request: Request,
         out: &mut Outputs,
     ) {
@@ -62,7 +61,7 @@ impl Core {
             Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } => Ok(GroupId::CONTROL),
             Request::Groups => {
                 let groups = self.groups.values().map(Group::status).collect();
-                self.answer(origin, Ok(Response::Groups(groups)), out);
+                Self::answer(origin, Ok(Response::Groups(groups)), out);
                 return;
             }
         };
@@ -77,7 +76,7 @@ impl Core {
                 request,
                 out,
             ),
-            Err(error) => self.answer(origin, Err(error), out),
+            Err(error) => Self::answer(origin, Err(error), out),
         }
     }
 
@@ -141,7 +140,7 @@ impl Core {
             Request::Read(read) => self.read(routed, read, out),
             Request::Lag { .. } => {
                 let lag = self.lag(now, routed.group);
-                self.answer(routed.origin, lag.map(Response::Lag), out);
+                Self::answer(routed.origin, lag.map(Response::Lag), out);
             }
             Request::KeyspaceCreate { name, shards } => {
                 let shards = shards.unwrap_or(self.config.default_shards);
@@ -153,7 +152,7 @@ impl Core {
                 self.control(&routed, op, out);
             }
             Request::KeyspaceDelete { name } => {
-                self.control(&routed, ControlOp::KeyspaceDelete { name }, out)
+                self.control(&routed, ControlOp::KeyspaceDelete { name }, out);
             }
             Request::Groups => {}
         }
@@ -161,7 +160,7 @@ impl Core {
 
     fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
         if let Err(error) = self.check_write(&write) {
-            self.answer(routed.origin, Err(error), out);
+            Self::answer(routed.origin, Err(error), out);
             return;
         }
         let what = What::Write(routed.group, write.op_id);
@@ -247,7 +246,7 @@ impl Core {
         let ticket = self.waiting.enter(waiter);
         if ticket.is_none() {
             let what = "the queue of waiting requests".to_owned();
-            self.answer(routed.origin, Err(Error::Overloaded { what }), out);
+            Self::answer(routed.origin, Err(Error::Overloaded { what }), out);
         }
         ticket
     }
@@ -264,7 +263,7 @@ impl Core {
                 (None, Origin::Driver(_)) => Error::NoQuorum,
                 (_, Origin::Driver(_) | Origin::Peer(..)) => Error::NotLeader { leader },
             };
-            self.answer(routed.origin, Err(error), out);
+            Self::answer(routed.origin, Err(error), out);
             return;
         };
         let what = match &request {
@@ -298,7 +297,7 @@ impl Core {
         };
         match waiter.what {
             What::ForwardedWrite(_) | What::ForwardedRead | What::Control => {
-                self.answer(waiter.origin, result, out)
+                Self::answer(waiter.origin, result, out);
             }
             What::Write(..) | What::Read(_) => {}
         }
@@ -308,7 +307,7 @@ impl Core {
     pub(crate) fn refused(&mut self, proposer: Proposer, out: &mut Outputs) {
         if let Some(waiter) = self.waiting.take(proposer.ticket) {
             let what = "the log of uncommitted writes".to_owned();
-            self.answer(waiter.origin, Err(Error::Overloaded { what }), out);
+            Self::answer(waiter.origin, Err(Error::Overloaded { what }), out);
         }
     }
 
@@ -339,17 +338,12 @@ impl Core {
                     .get(&read.keyspace)
                     .map_or(1, |keyspace| keyspace.shards);
                 let answer = read::serve(&*self.engine, read.keyspace, shards, &read.query);
-                self.answer(origin, answer.map(Response::Read), out);
+                Self::answer(origin, answer.map(Response::Read), out);
             }
         }
     }
 
-    pub(crate) fn answer(
-        &self,
-        origin: Origin,
-        result: Result<Response, Error>,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn answer(origin: Origin, result: Result<Response, Error>, out: &mut Outputs) {
         match origin {
             Origin::Driver(id) => out.replies.push((id, result)),
             Origin::Peer(node, id) => {

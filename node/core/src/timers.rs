@@ -2,6 +2,7 @@
 
 use rand::Rng;
 
+use crate::admission::Around;
 use crate::catalog::Catalog;
 use crate::config::CoreConfig;
 use crate::control::{self, ControlCommand, ControlOp};
@@ -17,10 +18,15 @@ const NOBODY: RequestId = RequestId(0);
 impl Core {
     pub(crate) fn tick(&mut self, now: Now, out: &mut Outputs) {
         for waiter in self.waiting.expired(now) {
-            self.answer(waiter.origin, Err(waiter.what.unseen()), out);
+            Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
         }
         if let Some(admission) = &mut self.admission {
-            admission.tick(now, &self.config, &self.catalog, out);
+            let mut around = Around {
+                config: &self.config,
+                catalog: &self.catalog,
+                out,
+            };
+            admission.tick(now, &mut around);
         }
         self.join_cluster(now, out);
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
@@ -82,7 +88,7 @@ impl Core {
         for op in ops {
             let waiter = self.proposer(NOBODY);
             self.queue(GroupId::CONTROL, |group| {
-                group.enqueue_control(ControlCommand { waiter, op })
+                group.enqueue_control(ControlCommand { waiter, op });
             });
         }
     }

@@ -21,12 +21,15 @@ use crate::limits::{
     COMPARE_RANGE_KEYS, COMPARE_RANGES_MAX, COMPARE_STATES_BYTES_MAX, VIEW_IDLE_MS_MAX,
 };
 use crate::message::Exchange;
-use crate::output::{Notice, Outputs};
+use crate::output::Notice;
 use crate::shard::compare;
 use crate::time::Now;
 
 /// A question not answered for this long is asked again.
 const RETRY_MS: u64 = 1_000;
+
+/// A step that waits for the log longer than this begins anew.
+const LOG_MS: u64 = 10_000;
 
 /// Times a question is asked before the comparison starts over.
 const ASKED_MAX: u32 = 10;
@@ -40,6 +43,13 @@ pub(super) struct Comparing {
     ranges: VecDeque<(Bytes, Bytes, u128)>,
     asked_at: Now,
     asked: u32,
+}
+
+/// Whole key states of `[from, to)`.
+struct Fetched {
+    from: Bytes,
+    to: Bytes,
+    states: Vec<(Bytes, Bytes)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -58,12 +68,7 @@ enum Phase {
 
 impl Group {
     /// Starts to compare with `zone`, unless a comparison is under way.
-    fn compare_start(
-        &mut self,
-        zone: ZoneId,
-        context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
+    fn compare_start(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>) {
         if self.exchange.receiver.comparing.is_some() {
             return;
         }
@@ -75,12 +80,15 @@ impl Group {
             asked_at: context.now,
             asked: 0,
         });
-        out.notices.push(Notice::Comparing { group: self.id });
-        self.compare_ask(context, out);
+        context
+            .out
+            .notices
+            .push(Notice::Comparing { group: self.id });
+        self.compare_ask(context);
     }
 
     /// Asks what the phase waits for.
-    fn compare_ask(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    fn compare_ask(&mut self, context: &mut ExchangeContext<'_>) {
         let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
             return;
         };
@@ -94,7 +102,7 @@ impl Group {
             Phase::Beginning(_) | Phase::Ending => return,
         };
         if let Some(node) = self.node_of(zone, context) {
-            self.say((zone, node), body, context, out);
+            self.say((zone, node), body, context);
         }
     }
 
@@ -104,10 +112,9 @@ impl Group {
         zone: ZoneId,
         body: Exchange,
         context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
     ) {
         if body == Exchange::MustCompare {
-            self.compare_start(zone, context, out);
+            self.compare_start(zone, context);
             return;
         }
         let Some(comparing) = self
@@ -149,7 +156,7 @@ impl Group {
                     comparing.ranges.push_back((start, end.clone(), hash));
                     start = end;
                 }
-                self.compare_next(&start, context, out);
+                self.compare_next(&start, context);
             }
             (
                 Exchange::CompareStates {
@@ -161,7 +168,7 @@ impl Group {
                 Phase::Fetching(asked, end),
             ) if of == session && from == asked => {
                 comparing.asked = 0;
-                self.compare_joined(from, to, states, end, context, out);
+                self.compare_joined(Fetched { from, to, states }, end, context);
             }
             (Exchange::CompareLost { session: of }, _) if of == session => {
                 // Taken up again by the next tick if it is logged, else by the next `MustCompare`.
@@ -178,18 +185,19 @@ impl Group {
     }
 
     /// Joins the states fetched and goes on.
-    fn compare_joined(
-        &mut self,
-        from: Bytes,
-        to: Bytes,
-        states: Vec<(Bytes, Bytes)>,
-        end: Bytes,
-        context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
+    fn compare_joined(&mut self, fetched: Fetched, end: Bytes, context: &mut ExchangeContext<'_>) {
+        let Fetched { from, to, states } = fetched;
         let Some(snapshot) = self.snapshot() else {
+            // The log has ended this comparison.
+            self.exchange.receiver.comparing = None;
             return;
         };
+        if !compare::states_are_valid(&states) {
+            self.exchange.receiver.comparing = None;
+            let detail = format!("states to compare of group {} do not read", self.id);
+            context.out.notices.push(Notice::Damaged { detail });
+            return;
+        }
         self.enqueue(Op::CompareJoin {
             snapshot,
             from,
@@ -200,20 +208,15 @@ impl Group {
             return;
         };
         if to == end {
-            self.compare_next(&end, context, out);
+            self.compare_next(&end, context);
         } else {
             comparing.phase = Phase::Fetching(to, end);
-            self.compare_ask(context, out);
+            self.compare_ask(context);
         }
     }
 
     /// Looks at ranges until one differs; at the last one told, asks for more or ends.
-    fn compare_next(
-        &mut self,
-        last_end: &Bytes,
-        context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
+    fn compare_next(&mut self, last_end: &Bytes, context: &mut ExchangeContext<'_>) {
         loop {
             let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
                 return;
@@ -224,7 +227,7 @@ impl Group {
             let ours = match compare::range_hash(context.engine, self.id, &from, &to) {
                 Ok(ours) => ours,
                 Err(error) => {
-                    out.notices.push(Notice::Damaged {
+                    context.out.notices.push(Notice::Damaged {
                         detail: error.to_string(),
                     });
                     return;
@@ -235,7 +238,7 @@ impl Group {
                     return;
                 };
                 comparing.phase = Phase::Fetching(from, to);
-                self.compare_ask(context, out);
+                self.compare_ask(context);
                 return;
             }
         }
@@ -250,12 +253,12 @@ impl Group {
             }
         } else {
             comparing.phase = Phase::Hashing(last_end.clone());
-            self.compare_ask(context, out);
+            self.compare_ask(context);
         }
     }
 
     /// After a turn: what was waited for may have been applied.
-    pub(super) fn compare_proceed(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(super) fn compare_proceed(&mut self, context: &mut ExchangeContext<'_>) {
         let applied = self.snapshot();
         let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
             return;
@@ -264,12 +267,15 @@ impl Group {
             Phase::Beginning(snapshot) if applied.as_ref() == Some(snapshot) => {
                 comparing.phase = Phase::Hashing(Bytes::new());
                 comparing.asked = 0;
-                self.compare_ask(context, out);
+                self.compare_ask(context);
             }
             Phase::Ending if applied.is_none() => {
                 self.exchange.receiver.comparing = None;
                 self.exchange.receiver.forget_proposed();
-                out.notices.push(Notice::Compared { group: self.id });
+                context
+                    .out
+                    .notices
+                    .push(Notice::Compared { group: self.id });
             }
             Phase::Opening
             | Phase::Beginning(_)
@@ -280,14 +286,14 @@ impl Group {
     }
 
     /// Asks again what was not answered, and takes up a comparison that a former leader left open.
-    pub(super) fn compare_retry(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(super) fn compare_retry(&mut self, context: &mut ExchangeContext<'_>) {
         let logged = self
             .shard()
             .and_then(|shard| shard.meta().compare.as_ref())
             .map(|compare| compare.source);
         let Some(comparing) = self.exchange.receiver.comparing.as_ref() else {
             if let Some(zone) = logged {
-                self.compare_start(zone, context, out);
+                self.compare_start(zone, context);
             }
             return;
         };
@@ -296,14 +302,19 @@ impl Group {
         }
         let zone = comparing.zone;
         let waits_for_log = matches!(comparing.phase, Phase::Beginning(_) | Phase::Ending);
-        if comparing.asked < ASKED_MAX && !waits_for_log {
-            self.compare_ask(context, out);
+        if waits_for_log {
+            // Apply may have refused it: then nothing more will come of it.
+            if context.now.mono_ns >= comparing.asked_at.after_ms(LOG_MS) {
+                self.exchange.receiver.comparing = None;
+            }
+        } else if comparing.asked < ASKED_MAX {
+            self.compare_ask(context);
         } else if comparing.asked >= ASKED_MAX {
             // Another zone may be nearer to an answer; without a logged comparison any MustCompare starts a new one.
             let next = others_in_turn(context, self, zone);
             self.exchange.receiver.comparing = None;
             if logged.is_some() {
-                self.compare_start(next, context, out);
+                self.compare_start(next, context);
             }
         }
     }
@@ -315,7 +326,6 @@ impl Group {
         node: NodeId,
         body: Exchange,
         context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
     ) {
         let answer = match body {
             Exchange::CompareOpen { session } => self.compare_open(session, context),
@@ -356,8 +366,8 @@ impl Group {
             | Exchange::CompareLost { .. } => return,
         };
         match answer {
-            Ok(answer) => self.say((zone, node), answer, context, out),
-            Err(error) => out.notices.push(Notice::Damaged {
+            Ok(answer) => self.say((zone, node), answer, context),
+            Err(error) => context.out.notices.push(Notice::Damaged {
                 detail: error.to_string(),
             }),
         }

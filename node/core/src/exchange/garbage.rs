@@ -61,7 +61,10 @@ impl Group {
         };
         let peers = others(context.catalog, self.id).map(|group| group.incarnation);
         let exchange = &mut self.exchange;
-        exchange.stability.observe(&received, peers, &exchange.known).clone()
+        exchange
+            .stability
+            .observe(&received, peers, &exchange.known)
+            .clone()
     }
 
     /// What the groups of all zones are known to hold, this one included.

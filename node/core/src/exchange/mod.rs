@@ -23,7 +23,7 @@ mod sender;
 
 use std::collections::BTreeMap;
 
-use meridian_causal::{Content, Dot, Incarnation, VersionVector, ZoneId};
+use meridian_causal::{Dot, Incarnation, VersionVector, ZoneId};
 use meridian_storage::Engine;
 use rand::rngs::StdRng;
 
@@ -34,8 +34,8 @@ use crate::group::{Group, RoleChange};
 use crate::ids::{GroupId, NodeId};
 use crate::message::{Exchange, PeerMessage};
 use crate::output::Outputs;
-use crate::time::Now;
 use crate::shard::garbage::Stability;
+use crate::time::Now;
 use receiver::Receiver;
 use ring::Ring;
 use sender::Sender;
@@ -49,6 +49,8 @@ pub(crate) struct ExchangeContext<'a> {
     pub(crate) rng: &'a mut StdRng,
     /// Views the core may still open.
     pub(crate) views_left: usize,
+    /// Where messages go.
+    pub(crate) out: &'a mut Outputs,
 }
 
 /// A message of the exchange as it came in.
@@ -91,7 +93,7 @@ impl Exchanging {
 
     /// Proposals were refused by Raft: what was taken as proposed must be asked for again.
     pub(crate) fn proposals_lost(&mut self) {
-        self.receiver.forget_proposed();
+        self.receiver.proposals_lost();
     }
 
     /// Views held open for zones that compare with this one.
@@ -110,10 +112,7 @@ impl Exchanging {
 }
 
 /// The groups of this shard in other zones.
-pub(crate) fn others<'a>(
-    catalog: &'a Catalog,
-    id: GroupId,
-) -> impl Iterator<Item = &'a GroupRecord> {
+pub(crate) fn others(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> {
     let groups = catalog
         .keyspaces
         .get(&id.keyspace)
@@ -122,23 +121,9 @@ pub(crate) fn others<'a>(
     groups.filter(move |group| group.id.shard == id.shard && group.id.zone != id.zone)
 }
 
-/// What an effect counts for in windows and batches, in bytes.
-pub(crate) fn effect_bytes(effect: &Effect) -> usize {
-    let value = match &effect.content {
-        Content::Value(value) => value.len(),
-        Content::Tombstone => 0,
-    };
-    effect.key.len().saturating_add(value).saturating_add(96)
-}
-
 impl Group {
     /// Takes one message of the exchange. Only a leader whose state is current is shown any.
-    pub(crate) fn exchange_receive(
-        &mut self,
-        arrived: Arrived,
-        context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn exchange_receive(&mut self, arrived: Arrived, context: &mut ExchangeContext<'_>) {
         let Arrived {
             from_zone,
             reply_to,
@@ -161,7 +146,7 @@ impl Group {
                     rewind,
                     incarnation,
                 };
-                self.subscribed(from_zone, reply_to, subscription, context, out);
+                self.subscribed(from_zone, reply_to, subscription, context);
             }
             Exchange::Effects {
                 incarnation,
@@ -195,36 +180,36 @@ impl Group {
                 self.exchange
                     .receiver
                     .heard(from_zone, reply_to, context.now);
-                self.compare_answered(from_zone, body, context, out);
+                self.compare_answered(from_zone, body, context);
             }
             Exchange::CompareOpen { .. }
             | Exchange::CompareHashes { .. }
             | Exchange::CompareFetch { .. } => {
-                self.compare_asked(from_zone, reply_to, body, context, out);
+                self.compare_asked(from_zone, reply_to, body, context);
             }
         }
     }
 
     /// After a turn: what was applied goes out, and acknowledgements that are due.
-    pub(crate) fn exchange_flush(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(crate) fn exchange_flush(&mut self, context: &mut ExchangeContext<'_>) {
         if !self.established() || self.shard().is_none() {
             return;
         }
         if std::mem::take(&mut self.exchange.fresh) {
-            self.pump_all(context, out);
+            self.pump_all(context);
         }
-        self.acknowledge(context, out);
-        self.compare_proceed(context, out);
+        self.acknowledge(context);
+        self.compare_proceed(context);
     }
 
     /// Time passed: subscriptions, retries, garbage.
-    pub(crate) fn exchange_tick(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(crate) fn exchange_tick(&mut self, context: &mut ExchangeContext<'_>) {
         if !self.established() || self.shard().is_none() {
             return;
         }
-        self.subscribe_due(context, out);
-        self.resend_due(context, out);
-        self.compare_retry(context, out);
+        self.subscribe_due(context);
+        self.resend_due(context);
+        self.compare_retry(context);
         self.close_idle_views(context.now);
         self.collect_garbage(context);
     }
@@ -243,13 +228,7 @@ impl Group {
     }
 
     /// Sends `body` to a node of another zone's group.
-    fn say(
-        &self,
-        to: (ZoneId, NodeId),
-        body: Exchange,
-        context: &ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
+    fn say(&self, to: (ZoneId, NodeId), body: Exchange, context: &mut ExchangeContext<'_>) {
         let message = PeerMessage::Exchange {
             keyspace: self.id.keyspace,
             shard: self.id.shard,
@@ -259,6 +238,6 @@ impl Group {
             passed: false,
             body,
         };
-        out.messages.push((to.1, message));
+        context.out.messages.push((to.1, message));
     }
 }

@@ -10,7 +10,6 @@ use crate::command::{Effect, Op};
 use crate::group::Group;
 use crate::ids::NodeId;
 use crate::message::Exchange;
-use crate::output::Outputs;
 use crate::time::Now;
 
 /// An incarnation that makes no progress for this long, though some zone holds more of it, is asked of that zone.
@@ -76,6 +75,12 @@ impl Receiver {
         }
     }
 
+    /// Proposals were refused, perhaps the joins of a comparison: it begins anew.
+    pub(super) fn proposals_lost(&mut self) {
+        self.comparing = None;
+        self.forget_proposed();
+    }
+
     pub(super) fn forget_proposed(&mut self) {
         self.proposed.clear();
         self.rewind_wanted = true;
@@ -131,7 +136,7 @@ impl Group {
     }
 
     /// Acknowledges to zones from which enough has come, or long enough ago.
-    pub(super) fn acknowledge(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(super) fn acknowledge(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
         let all = std::mem::take(&mut self.exchange.receiver.rewind_wanted);
         let mut due = Vec::new();
@@ -145,11 +150,11 @@ impl Group {
                 due.push(*zone);
             }
         }
-        self.subscribe_to(&due, context, out);
+        self.subscribe_to(&due, context);
     }
 
     /// Repeats subscriptions that are due.
-    pub(super) fn subscribe_due(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(super) fn subscribe_due(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
         let interval = context.config.timing.exchange_interval_ms;
         let zones: Vec<ZoneId> = others(context.catalog, self.id)
@@ -166,15 +171,10 @@ impl Group {
                         .is_none_or(|at| now.mono_ns >= at.after_ms(interval))
             })
             .collect();
-        self.subscribe_to(&due, context, out);
+        self.subscribe_to(&due, context);
     }
 
-    fn subscribe_to(
-        &mut self,
-        zones: &[ZoneId],
-        context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
-    ) {
+    fn subscribe_to(&mut self, zones: &[ZoneId], context: &mut ExchangeContext<'_>) {
         if zones.is_empty() {
             return;
         }
@@ -204,7 +204,7 @@ impl Group {
                 rewind,
                 incarnation,
             };
-            self.say((*zone, node), body, context, out);
+            self.say((*zone, node), body, context);
         }
     }
 

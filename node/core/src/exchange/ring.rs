@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use meridian_causal::{Dot, Incarnation};
 
-use super::effect_bytes;
 use crate::command::Effect;
 
 /// Bytes of effects kept per shard; older ones are read from the outbox.
@@ -30,10 +29,10 @@ impl Ring {
             {
                 self.bytes = self
                     .bytes
-                    .saturating_sub(of.iter().map(|(_, effect)| effect_bytes(effect)).sum());
+                    .saturating_sub(of.iter().map(|(_, effect)| effect.encoded_bytes()).sum());
                 of.clear();
             }
-            self.bytes = self.bytes.saturating_add(effect_bytes(&effect));
+            self.bytes = self.bytes.saturating_add(effect.encoded_bytes());
             of.push_back((dot.counter, effect));
         }
         while self.bytes > RING_BYTES_MAX {
@@ -43,7 +42,7 @@ impl Ring {
             let Some((_, dropped)) = longest.pop_front() else {
                 break;
             };
-            self.bytes = self.bytes.saturating_sub(effect_bytes(&dropped));
+            self.bytes = self.bytes.saturating_sub(dropped.encoded_bytes());
         }
     }
 
@@ -61,7 +60,7 @@ impl Ring {
         let mut bytes = 0_usize;
         let mut found = Vec::new();
         for (_, effect) in of.iter().skip(usize::try_from(skip).ok()?) {
-            bytes = bytes.saturating_add(effect_bytes(effect));
+            bytes = bytes.saturating_add(effect.encoded_bytes());
             if bytes > max_bytes && !found.is_empty() {
                 break;
             }

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use meridian_causal::{Incarnation, VersionVector, ZoneId};
 use meridian_storage::View;
 
-use super::{ExchangeContext, effect_bytes, others};
+use super::{ExchangeContext, others};
 use crate::command::Effect;
 use crate::group::Group;
 use crate::ids::NodeId;
 use crate::limits::{EXCHANGE_BATCH_BYTES_MAX, EXCHANGE_WINDOW_BYTES};
 use crate::message::Exchange;
-use crate::output::Outputs;
 use crate::shard::outbox;
 use crate::time::Now;
 
@@ -133,7 +132,6 @@ impl Group {
         node: NodeId,
         subscription: Subscription,
         context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
     ) {
         let group = others(context.catalog, self.id).find(|group| group.id.zone == zone);
         if group.is_none_or(|group| group.incarnation != subscription.incarnation) {
@@ -158,18 +156,18 @@ impl Group {
         link.heard_at = now;
         link.relay = subscription.relay;
         link.acknowledge(&subscription.received, now);
-        self.pump(zone, context, out);
+        self.pump(zone, context);
     }
 
     /// Sends what is new to every subscriber.
-    pub(super) fn pump_all(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(super) fn pump_all(&mut self, context: &mut ExchangeContext<'_>) {
         let zones: Vec<ZoneId> = self.exchange.sender.links.keys().copied().collect();
         for zone in zones {
-            self.pump(zone, context, out);
+            self.pump(zone, context);
         }
     }
 
-    fn pump(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    fn pump(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>) {
         let Some(link) = self.exchange.sender.links.get(&zone) else {
             return;
         };
@@ -188,7 +186,7 @@ impl Group {
                 .filter(|incarnation| *incarnation != own),
         );
         for incarnation in incarnations {
-            self.pump_incarnation(zone, incarnation, context, out);
+            self.pump_incarnation(zone, incarnation, context);
         }
     }
 
@@ -198,7 +196,6 @@ impl Group {
         zone: ZoneId,
         incarnation: Incarnation,
         context: &mut ExchangeContext<'_>,
-        out: &mut Outputs,
     ) {
         loop {
             let (Some(shard), Some(link)) = (self.shard(), self.exchange.sender.links.get(&zone))
@@ -211,7 +208,7 @@ impl Group {
                 return;
             }
             if after < meta.outbox_floor.get(incarnation) {
-                self.say_must_compare(zone, context, out);
+                self.say_must_compare(zone, context);
                 return;
             }
             let room = EXCHANGE_WINDOW_BYTES
@@ -222,7 +219,7 @@ impl Group {
                 None => match outbox::read(context.engine, self.id, incarnation, after, room) {
                     Ok(effects) => effects,
                     Err(error) => {
-                        out.notices.push(crate::output::Notice::Damaged {
+                        context.out.notices.push(crate::output::Notice::Damaged {
                             detail: error.to_string(),
                         });
                         return;
@@ -232,7 +229,7 @@ impl Group {
             if effects.is_empty() {
                 return;
             }
-            self.send_effects(zone, (incarnation, after), effects, context, out);
+            self.send_effects(zone, (incarnation, after), effects, context);
         }
     }
 
@@ -241,8 +238,7 @@ impl Group {
         zone: ZoneId,
         (incarnation, after): (Incarnation, u64),
         effects: Vec<Effect>,
-        context: &ExchangeContext<'_>,
-        out: &mut Outputs,
+        context: &mut ExchangeContext<'_>,
     ) {
         let Some(received) = self.shard().map(|shard| shard.meta().received.clone()) else {
             return;
@@ -251,7 +247,7 @@ impl Group {
             return;
         };
         let last = after.saturating_add(u64::try_from(effects.len()).unwrap_or(u64::MAX));
-        let bytes = effects.iter().map(effect_bytes).sum();
+        let bytes = effects.iter().map(Effect::encoded_bytes).sum();
         link.cursors.insert(incarnation, last);
         link.flight.push_back(Flight {
             incarnation,
@@ -266,10 +262,10 @@ impl Group {
             effects,
             received,
         };
-        self.say(to, body, context, out);
+        self.say(to, body, context);
     }
 
-    fn say_must_compare(&mut self, zone: ZoneId, context: &ExchangeContext<'_>, out: &mut Outputs) {
+    fn say_must_compare(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>) {
         let Some(link) = self.exchange.sender.links.get_mut(&zone) else {
             return;
         };
@@ -279,11 +275,11 @@ impl Group {
         }
         link.compare_said_at = Some(context.now);
         let to = (zone, link.node);
-        self.say(to, Exchange::MustCompare, context, out);
+        self.say(to, Exchange::MustCompare, context);
     }
 
     /// Effects in flight for too long were lost: begin again behind what is acknowledged.
-    pub(super) fn resend_due(&mut self, context: &mut ExchangeContext<'_>, out: &mut Outputs) {
+    pub(super) fn resend_due(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
         let mut due = Vec::new();
         for (zone, link) in &mut self.exchange.sender.links {
@@ -294,7 +290,7 @@ impl Group {
             }
         }
         for zone in due {
-            self.pump(zone, context, out);
+            self.pump(zone, context);
         }
     }
 }

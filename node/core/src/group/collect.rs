@@ -44,19 +44,19 @@ pub(crate) struct Settled {
 }
 
 /// What all groups of a turn need.
-pub(crate) struct TurnContext<'a> {
+pub(crate) struct TurnContext<'a, 'w> {
     pub(crate) now: Now,
     pub(crate) bounds: &'a Bounds,
     pub(crate) observe: bool,
+    pub(crate) work: &'a mut Workspace<'w>,
+    pub(crate) out: &'a mut Outputs,
 }
 
 impl Group {
     /// The group's writes of this turn. `settle` must follow once they are written, before anything else is called.
     pub(crate) fn collect(
         &mut self,
-        context: &TurnContext<'_>,
-        work: &mut Workspace<'_>,
-        out: &mut Outputs,
+        context: &mut TurnContext<'_, '_>,
     ) -> Result<Collected, Error> {
         let mut collected = Collected::default();
         self.propose_queue(context.now, &mut collected);
@@ -64,18 +64,18 @@ impl Group {
         let mut save = false;
         if self.raft.has_ready() {
             collected.active = true;
-            save |= self.take_ready(work, out, &mut collected);
+            save |= self.take_ready(context, &mut collected);
         }
         let before = self.machine.applied();
-        self.apply_committed(context, work, out, &mut collected)?;
+        self.apply_committed(context, &mut collected)?;
         if self.machine.applied() != before {
             self.raft.mut_store().raise_commit(self.machine.applied());
-            self.cut_log(context.bounds, work);
-            self.save_machine(work);
+            self.cut_log(context.bounds, context.work);
+            self.save_machine(context.work);
             save = true;
         }
         if save {
-            self.log().save(work);
+            self.log().save(context.work);
             collected.active = true;
         }
         collected.active |= self.has_confirmed_reads();
@@ -87,50 +87,62 @@ impl Group {
             return;
         }
         let commands = std::mem::take(&mut self.control_queue);
+        let leads = self.leads();
         for command in commands {
-            if self.raft.propose(Vec::new(), command.encode()).is_err() {
+            if !leads || self.raft.propose(Vec::new(), command.encode()).is_err() {
                 collected.refused.push(command.waiter);
             }
         }
         let mut ops = std::mem::take(&mut self.queue).into_iter().peekable();
+        let mut accepted = true;
         while ops.peek().is_some() {
             let mut entry = Vec::new();
             let mut bytes = 0_usize;
             while let Some(op) = ops.next_if(|op| {
                 entry.is_empty()
                     || (entry.len() < ENTRY_OPS_MAX
-                        && bytes.saturating_add(op_bytes(op)) <= ENTRY_BYTES_MAX)
+                        && bytes.saturating_add(op.encoded_bytes()) <= ENTRY_BYTES_MAX)
             }) {
-                bytes = bytes.saturating_add(op_bytes(&op));
+                bytes = bytes.saturating_add(op.encoded_bytes());
                 entry.push(op);
             }
-            self.propose(now, entry, collected);
+            let refused = if accepted {
+                self.propose(now, entry)
+            } else {
+                entry
+            };
+            if !refused.is_empty() {
+                accepted = false;
+                self.exchange.proposals_lost();
+                collected
+                    .refused
+                    .extend(refused.iter().filter_map(waiter_of));
+            }
         }
     }
 
-    fn propose(&mut self, now: Now, ops: Vec<Op>, collected: &mut Collected) {
+    /// Proposes one entry, or hands its operations back. Once one is refused, so are those queued behind it: the end of
+    /// a comparison must not enter the log without its joins. A replica that no longer leads proposes nothing (raft-rs
+    /// would pass it on).
+    fn propose(&mut self, now: Now, ops: Vec<Op>) -> Vec<Op> {
+        if !self.leads() {
+            return ops;
+        }
         let applied = self
             .shard()
             .map_or(Hlc::default(), |shard| shard.meta().hlc);
         self.hlc = self.hlc.max(applied).tick(now.wall_ms);
         let command = Command { hlc: self.hlc, ops };
-        if self.raft.propose(Vec::new(), command.encode()).is_err() {
-            self.exchange.proposals_lost();
-            collected
-                .refused
-                .extend(command.ops.iter().filter_map(waiter_of));
+        match self.raft.propose(Vec::new(), command.encode()) {
+            Ok(()) => Vec::new(),
+            Err(_refusal) => command.ops,
         }
     }
 
     /// Takes what Raft has ready; true when the Raft state must be saved.
-    fn take_ready(
-        &mut self,
-        work: &mut Workspace<'_>,
-        out: &mut Outputs,
-        collected: &mut Collected,
-    ) -> bool {
+    fn take_ready(&mut self, context: &mut TurnContext<'_, '_>, collected: &mut Collected) -> bool {
         let mut ready = self.raft.ready();
-        out.messages.extend(
+        context.out.messages.extend(
             ready
                 .take_messages()
                 .into_iter()
@@ -141,13 +153,13 @@ impl Group {
         let mut save = false;
         if !ready.snapshot().is_empty() {
             let snapshot = ready.snapshot().clone();
-            self.raft.mut_store().reset_to(&snapshot, work);
+            self.raft.mut_store().reset_to(&snapshot, context.work);
             self.apply_to = self.apply_to.max(snapshot.get_metadata().index);
             save = true;
         }
         let entries = ready.take_entries();
         if !entries.is_empty() {
-            self.raft.mut_store().append(entries, work);
+            self.raft.mut_store().append(entries, context.work);
             save = true;
         }
         if let Some(hard) = ready.hs() {
@@ -170,9 +182,7 @@ impl Group {
     /// Applies entries from the log, in order, up to what Raft handed out.
     fn apply_committed(
         &mut self,
-        context: &TurnContext<'_>,
-        work: &mut Workspace<'_>,
-        out: &mut Outputs,
+        context: &mut TurnContext<'_, '_>,
         collected: &mut Collected,
     ) -> Result<(), Error> {
         if self.log().installing() || self.installed() {
@@ -185,12 +195,12 @@ impl Group {
                 break;
             };
             if context.observe {
-                work.begin_entry();
+                context.work.begin_entry();
             }
-            self.apply_entry(context, &entry, work, out, collected)?;
+            self.apply_entry(context, &entry, collected)?;
             if context.observe {
-                let writes_hash = work.entry_hash();
-                out.observations.push(Observation::Applied {
+                let writes_hash = context.work.entry_hash();
+                context.out.observations.push(Observation::Applied {
                     group: self.id,
                     index,
                     writes_hash,
@@ -202,17 +212,15 @@ impl Group {
 
     fn apply_entry(
         &mut self,
-        context: &TurnContext<'_>,
+        context: &mut TurnContext<'_, '_>,
         entry: &Entry,
-        work: &mut Workspace<'_>,
-        out: &mut Outputs,
         collected: &mut Collected,
     ) -> Result<(), Error> {
         match entry.get_entry_type() {
             EntryType::EntryNormal if entry.data.is_empty() => self.apply_nothing(entry.index),
-            EntryType::EntryNormal => self.apply_command(context, entry, work, out, collected)?,
+            EntryType::EntryNormal => self.apply_command(context, entry, collected)?,
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                self.apply_members(entry)?
+                self.apply_members(entry)?;
             }
         }
         assert!(
@@ -243,10 +251,8 @@ impl Group {
 
     fn apply_command(
         &mut self,
-        context: &TurnContext<'_>,
+        context: &mut TurnContext<'_, '_>,
         entry: &Entry,
-        work: &mut Workspace<'_>,
-        out: &mut Outputs,
         collected: &mut Collected,
     ) -> Result<(), Error> {
         match &mut self.machine {
@@ -257,14 +263,14 @@ impl Group {
             }
             Machine::Data(shard) => {
                 let command = Command::decode(&entry.data)?;
-                let applied = shard.apply(entry.index, &command, work)?;
+                let applied = shard.apply(entry.index, &command, context.work)?;
                 let outcomes = applied.outcomes.into_iter();
                 self.outcomes.extend(
                     outcomes.map(|(waiter, op_id, outcome)| Outcome::Write(waiter, op_id, outcome)),
                 );
                 if context.observe {
                     for (dot, effect) in &applied.effects {
-                        out.observations.push(Observation::Effect {
+                        context.out.observations.push(Observation::Effect {
                             group: self.id,
                             index: entry.index,
                             dot: *dot,
@@ -374,29 +380,6 @@ impl Group {
                 .entry(self.machine.applied().saturating_add(1))
                 .is_some();
         applicable || self.queued() > 0 || self.raft.has_ready()
-    }
-}
-
-/// Rough size of an operation in an entry.
-fn op_bytes(op: &Op) -> usize {
-    match op {
-        Op::Write(write) => {
-            let value = match &write.content {
-                meridian_causal::Content::Value(value) => value.len(),
-                meridian_causal::Content::Tombstone => 0,
-            };
-            write.key.len().saturating_add(value).saturating_add(64)
-        }
-        Op::Merge { effects, .. } => effects.iter().map(crate::exchange::effect_bytes).sum(),
-        Op::CompareJoin { states, .. } => states
-            .iter()
-            .map(|(key, set)| key.len().saturating_add(set.len()))
-            .sum(),
-        Op::CompareBegin { .. }
-        | Op::CompareEnd { .. }
-        | Op::Trim { .. }
-        | Op::DropTombstones { .. }
-        | Op::EvictOpIds { .. } => 64,
     }
 }
 

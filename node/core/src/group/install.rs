@@ -14,7 +14,7 @@ use raft::SnapshotStatus;
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 
 use super::log::Position;
-use super::{Group, Machine};
+use super::{Group, Machine, ignore_refusal};
 use crate::error::Error;
 use crate::ids::{GroupId, NodeId, ReplicaId};
 use crate::keys;
@@ -241,10 +241,8 @@ impl Group {
             return self.machine.applied();
         };
         self.machine = machine;
-        if let Err(error) = self.raft.step(install.message) {
-            // A newer term has begun; its leader finds out by itself where this log ends.
-            self.ignored(&error);
-        }
+        // Refused when a newer term has begun; its leader finds out by itself where this log ends.
+        ignore_refusal(&self.raft.step(install.message));
         self.machine.applied()
     }
 
@@ -252,7 +250,7 @@ impl Group {
     pub(crate) fn request_image(&mut self) {
         if self.log().installing() && self.install.is_none() {
             // Refused while there is no leader or a request is under way: the next tick asks again.
-            if self.raft.request_snapshot().is_err() {}
+            ignore_refusal(&self.raft.request_snapshot());
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
 
-use super::Group;
+use super::{Group, ignore_refusal};
 use crate::ids::ReplicaId;
 
 /// Entries a learner may be behind when it is made a voter.
@@ -58,11 +58,7 @@ impl Group {
             return;
         };
         // A refusal means that another change is under way: the next tick tries again.
-        if self
-            .raft
-            .propose_conf_change(context, change.raft())
-            .is_err()
-        {}
+        ignore_refusal(&self.raft.propose_conf_change(context, change.raft()));
     }
 
     fn next_change(&self, voters: &[ReplicaId], learners: &[ReplicaId]) -> Option<Change> {

@@ -216,9 +216,7 @@ impl Group {
 
     /// Asks for an election at once, where waiting for the timeout would serve nobody.
     pub(crate) fn campaign(&mut self, rng: &mut StdRng) {
-        if let Err(error) = self.raft.campaign() {
-            self.ignored(&error);
-        }
+        ignore_refusal(&self.raft.campaign());
         self.impose_timeout(rng);
     }
 
@@ -230,14 +228,9 @@ impl Group {
 
     /// A message of consensus.
     pub(crate) fn receive(&mut self, message: Message, rng: &mut StdRng) {
-        if let Err(error) = self.raft.step(message) {
-            self.ignored(&error);
-        }
+        ignore_refusal(&self.raft.step(message));
         self.impose_timeout(rng);
     }
-
-    /// Raft refuses stale and unknown messages with errors; links may repeat and reorder, so this is no fault.
-    fn ignored(&mut self, _refusal: &raft::Error) {}
 
     /// raft-rs draws its timeout from a generator of its own after each change of term or role; what it drew is
     /// replaced before it can matter, so that a seed replays.
@@ -334,6 +327,9 @@ impl Group {
         }
     }
 }
+
+/// Raft refuses stale and unknown messages with errors. Links may repeat and reorder, so that is no fault.
+const fn ignore_refusal(_result: &raft::Result<()>) {}
 
 /// A change of this replica's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
