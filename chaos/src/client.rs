@@ -148,13 +148,18 @@ impl Client {
         let value = self.next_value();
         match drawn {
             0..22 => self.write(key, value, WriteIntent::Blind, wall_ms),
-            22..36 => self.write_with(key, value, read, WriteIntent::Context, wall_ms),
-            36..41 => self.write_with(key, value, put, WriteIntent::Context, wall_ms),
+            22..36 => self.write_with(key, value, read.map(WriteIntent::Context), wall_ms),
+            36..41 => self.write_with(key, value, put.map(WriteIntent::Context), wall_ms),
             41..44 => self.write(key, value, WriteIntent::Overwrite, wall_ms),
             44..47 => self.write(key, value, WriteIntent::IfAbsent, wall_ms),
-            47..51 => self.write_with(key, value, read, WriteIntent::IfContext, wall_ms),
+            47..51 => self.write_with(key, value, read.map(WriteIntent::IfContext), wall_ms),
             51..56 => self.write(key, Content::Tombstone, WriteIntent::Blind, wall_ms),
-            56..60 => self.write_with(key, Content::Tombstone, read, WriteIntent::Context, wall_ms),
+            56..60 => self.write_with(
+                key,
+                Content::Tombstone,
+                read.map(WriteIntent::Context),
+                wall_ms,
+            ),
             60..86 => Action::Get {
                 key,
                 level: ReadLevel::Linearizable,
@@ -214,12 +219,11 @@ impl Client {
         &mut self,
         key: Bytes,
         content: Content,
-        context: Option<CausalContext>,
-        intent: impl FnOnce(CausalContext) -> WriteIntent,
+        intent: Option<WriteIntent>,
         wall_ms: u64,
     ) -> Action {
-        match context {
-            Some(context) => self.write(key, content, intent(context), wall_ms),
+        match intent {
+            Some(intent) => self.write(key, content, intent, wall_ms),
             None => Action::Get {
                 key,
                 level: ReadLevel::Linearizable,

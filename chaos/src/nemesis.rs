@@ -246,10 +246,10 @@ impl Nemesis {
                 nodes: vec![(node, down_ns(rng))],
             },
             FaultKind::CrashZone => Act::Crash {
-                nodes: self.crash_of(self.topology.nodes_of(a), rng),
+                nodes: crash_of(self.topology.nodes_of(a), rng),
             },
             FaultKind::CrashAll => Act::Crash {
-                nodes: self.crash_of(0..nodes, rng),
+                nodes: crash_of(0..nodes, rng),
             },
             FaultKind::ClockJump => Act::Jump {
                 node,
@@ -266,10 +266,6 @@ impl Nemesis {
             },
             FaultKind::DiskError => Act::FailWrite { node },
         }
-    }
-
-    fn crash_of(&self, nodes: std::ops::Range<usize>, rng: &mut SmallRng) -> Vec<(usize, u64)> {
-        nodes.map(|node| (node, down_ns(rng))).collect()
     }
 
     /// From every node of `a` to every node of `b`; inside the zone when both are one.
@@ -319,6 +315,10 @@ fn both_ways(mut links: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     links.sort_unstable();
     links.dedup();
     links
+}
+
+fn crash_of(nodes: std::ops::Range<usize>, rng: &mut SmallRng) -> Vec<(usize, u64)> {
+    nodes.map(|node| (node, down_ns(rng))).collect()
 }
 
 /// Mostly a quick restart, sometimes long enough for the others to go on without it.

@@ -10,8 +10,8 @@ use meridian_causal::ZoneId;
 use meridian_core::catalog::Catalog;
 use meridian_core::config::{ClusterSeed, CoreConfig, NodeSeed, Timing, ZoneSeed};
 use meridian_core::ids::NodeId;
-use meridian_core::{Core, Input, Now, Outputs};
-use meridian_storage::{Batch, Durability, Engine, MemoryEngine, StorageError};
+use meridian_core::{Core, Input, Now, Outputs, Turn};
+use meridian_storage::{Durability, Engine, MemoryEngine, StorageError};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -36,7 +36,7 @@ pub enum Next {
 struct Slot {
     core: Core,
     inbox: Vec<Input>,
-    writing: Option<Batch>,
+    writing: Option<Turn>,
     turning: bool,
 }
 
@@ -179,9 +179,9 @@ impl SimNode {
     pub fn crash(&mut self) -> usize {
         for slot in self.slots.drain(..) {
             let reaches_disk = self.crash_rng.chance(0.5);
-            if let Some(batch) = slot.writing.filter(|_| reaches_disk) {
+            if let Some(turn) = slot.writing.filter(|_| reaches_disk) {
                 // The core never hears of it; only what is on the disk counts. A failure would be a crash too.
-                drop(self.engine.write(batch, Durability::Buffered));
+                drop(self.engine.write(turn.batch, Durability::Buffered));
             }
         }
         let unsynced = self.engine.unsynced();
@@ -239,48 +239,37 @@ impl SimNode {
         };
         match turn.durability {
             Durability::Synced => {
-                slot.writing = Some(turn.batch);
+                slot.writing = Some(turn);
                 Next::Write(self.sync_ns())
             }
-            Durability::Buffered => self.write(core, now, turn.batch, Durability::Buffered, out),
+            Durability::Buffered => self.write(core, now, turn, out),
         }
     }
 
     /// The synced write of a core is done.
     pub fn written(&mut self, core: usize, virtual_ns: u64, out: &mut Outputs) -> Next {
         let now = self.clock.now(virtual_ns);
-        let Some(batch) = self
+        let Some(turn) = self
             .slots
             .get_mut(core)
             .and_then(|slot| slot.writing.take())
         else {
             return Next::Idle;
         };
-        self.write(core, now, batch, Durability::Synced, out)
+        self.write(core, now, turn, out)
     }
 
-    fn write(
-        &mut self,
-        core: usize,
-        now: Now,
-        batch: Batch,
-        durability: Durability,
-        out: &mut Outputs,
-    ) -> Next {
-        let written = self.engine.write(batch, durability);
+    fn write(&mut self, core: usize, now: Now, turn: Turn, out: &mut Outputs) -> Next {
+        let written = self.engine.write(turn.batch, turn.durability);
         let Some(slot) = self.slots.get_mut(core) else {
             return Next::Idle;
         };
-        match written {
-            Ok(()) => {
-                slot.core.wrote(now, out);
-                Next::Again
-            }
-            Err(_) => {
-                slot.core.failed(now, out);
-                Next::Stop
-            }
+        if written.is_err() {
+            slot.core.failed(now, out);
+            return Next::Stop;
         }
+        slot.core.wrote(now, out);
+        Next::Again
     }
 
     fn sync_ns(&mut self) -> u64 {

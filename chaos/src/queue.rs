@@ -53,7 +53,7 @@ impl<E> Queue<E> {
     }
 
     /// The next event; time moves to it.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn pop(&mut self) -> Option<E> {
         let entry = self.heap.pop()?;
         self.now = entry.at;
         Some(entry.event)
@@ -97,7 +97,7 @@ mod tests {
         queue.at(10, "first");
         queue.at(10, "second");
         assert_eq!(
-            [queue.next(), queue.next(), queue.next()],
+            [queue.pop(), queue.pop(), queue.pop()],
             [Some("first"), Some("second"), Some("late")]
         );
     }
@@ -106,9 +106,9 @@ mod tests {
     fn an_event_scheduled_for_the_past_happens_now() {
         let mut queue = Queue::default();
         queue.at(20, "a");
-        queue.next();
+        queue.pop();
         queue.at(5, "b");
-        queue.next();
+        queue.pop();
         assert_eq!(queue.now(), 20);
     }
 }

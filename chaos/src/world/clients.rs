@@ -9,23 +9,21 @@ use super::{Event, World};
 use crate::client::{Running, Verdict, request_of};
 use crate::history::{Action, Operation, Outcome};
 use crate::rng::{Draw, MS};
-use crate::violation::Checked;
 
 impl World {
     /// A client begins an operation, or the next attempt of one.
-    pub(super) fn wake(&mut self, client: usize) -> Checked {
+    pub(super) fn wake(&mut self, client: usize) {
         let begins = self
             .clients
             .get(client)
             .is_some_and(|client| client.running.is_none());
         if begins {
             if self.healing {
-                return Ok(());
+                return;
             }
             self.begin_operation(client);
         }
         self.attempt(client);
-        Ok(())
     }
 
     fn begin_operation(&mut self, index: usize) {
@@ -110,44 +108,42 @@ impl World {
         self.queue.after(patience_ns, Event::Silence { id });
     }
 
-    pub(super) fn answer(&mut self, id: u64, result: Result<Response, Error>) -> Checked {
+    pub(super) fn answer(&mut self, id: u64, result: Result<Response, Error>) {
         let now = self.queue.now();
         if id >> 32 == WORLD_CLIENT {
             self.settle.answers.insert(id, result);
-            return Ok(());
+            return;
         }
         let (index, attempt) = client_of(id);
         let Some(client) = self.clients.get_mut(index) else {
-            return Ok(());
+            return;
         };
         if client
             .running
             .as_ref()
             .is_none_or(|running| running.attempt != attempt)
         {
-            return Ok(());
+            return;
         }
         let verdict = client.judge(now, result);
         self.settle_verdict(index, verdict);
-        Ok(())
     }
 
-    pub(super) fn silence(&mut self, id: u64) -> Checked {
+    pub(super) fn silence(&mut self, id: u64) {
         let now = self.queue.now();
         let (index, attempt) = client_of(id);
         let Some(client) = self.clients.get_mut(index) else {
-            return Ok(());
+            return;
         };
         if client
             .running
             .as_ref()
             .is_none_or(|running| running.attempt != attempt)
         {
-            return Ok(());
+            return;
         }
         let verdict = client.judge_silence(now);
         self.settle_verdict(index, verdict);
-        Ok(())
     }
 
     fn settle_verdict(&mut self, index: usize, verdict: Verdict) {

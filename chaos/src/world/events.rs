@@ -1,6 +1,7 @@
 //! The loop: what each event does, and how a core is driven.
 
 use meridian_core::ids::RequestId;
+use meridian_core::output::ReleasedRead;
 use meridian_core::request::{Query, Request, Response};
 use meridian_core::{Input, read};
 
@@ -53,11 +54,26 @@ impl World {
                 request,
             } => self.arrive(node, id, patience_ns, *request),
             Event::Written { node, boot, core } => self.written(node, boot, core),
-            Event::Serve { node, boot, read } => self.serve(node, boot, *read),
-            Event::Answer { id, result } => self.answer(id, *result),
-            Event::Wake { client } => self.wake(client),
-            Event::Silence { id } => self.silence(id),
-            Event::Strike => self.strike(),
+            Event::Serve { node, boot, read } => {
+                self.serve(node, boot, &read);
+                Ok(())
+            }
+            Event::Answer { id, result } => {
+                self.answer(id, *result);
+                Ok(())
+            }
+            Event::Wake { client } => {
+                self.wake(client);
+                Ok(())
+            }
+            Event::Silence { id } => {
+                self.silence(id);
+                Ok(())
+            }
+            Event::Strike => {
+                self.strike();
+                Ok(())
+            }
             Event::Undo(undo) => self.undo(undo),
             Event::Heal => self.heal(),
             Event::Poll => self.poll(),
@@ -153,7 +169,7 @@ impl World {
             };
             let next = machine.advance(core, now, &mut self.out);
             self.deliver(node, core)?;
-            if !self.follow(node, core, next)? {
+            if !self.follow(node, core, next) {
                 return Ok(());
             }
         }
@@ -169,7 +185,7 @@ impl World {
         };
         let next = machine.written(core, now, &mut self.out);
         self.deliver(node, core)?;
-        if self.follow(node, core, next)? {
+        if self.follow(node, core, next) {
             self.drive(node, core)
         } else {
             Ok(())
@@ -177,33 +193,28 @@ impl World {
     }
 
     /// Does what a core wants next; true when it is to be driven on.
-    fn follow(&mut self, node: usize, core: usize, next: Next) -> Result<bool, Box<Violation>> {
+    fn follow(&mut self, node: usize, core: usize, next: Next) -> bool {
         match next {
-            Next::Again => Ok(true),
-            Next::Idle => Ok(false),
+            Next::Again => true,
+            Next::Idle => false,
             Next::Write(ns) => {
                 let boot = self.nodes.get(node).map_or(0, |machine| machine.boot);
                 self.queue.after(ns, Event::Written { node, boot, core });
-                Ok(false)
+                false
             }
             Next::Stop => {
                 self.crash(node, 500 * MS);
-                Ok(false)
+                false
             }
         }
     }
 
-    fn serve(
-        &mut self,
-        node: usize,
-        boot: u64,
-        released: meridian_core::output::ReleasedRead,
-    ) -> Checked {
+    fn serve(&mut self, node: usize, boot: u64, released: &ReleasedRead) {
         if self.current(node, boot).is_none() {
-            return Ok(());
+            return;
         }
         let Some(machine) = self.nodes.get(node) else {
-            return Ok(());
+            return;
         };
         let shards = self.scenario.shards;
         let result = read::serve(
@@ -213,7 +224,6 @@ impl World {
             &released.query,
         );
         self.reply(released.id.0, result.map(Response::Read));
-        Ok(())
     }
 
     fn trace_event(&mut self, event: &Event) {

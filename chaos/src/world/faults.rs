@@ -23,14 +23,14 @@ pub enum Undo {
 }
 
 impl World {
-    pub(super) fn strike(&mut self) -> Checked {
+    pub(super) fn strike(&mut self) {
         if self.healing {
-            return Ok(());
+            return;
         }
         let (strike, pause) = self.nemesis.strike();
         self.queue.after(pause, Event::Strike);
         let Some((kind, act)) = strike else {
-            return Ok(());
+            return;
         };
         if self.trace.on() {
             self.trace.line(
@@ -40,21 +40,20 @@ impl World {
         }
         *self.stats.faults.entry(kind).or_default() += 1;
         self.act(act);
-        Ok(())
     }
 
     fn act(&mut self, act: Act) {
         match act {
             Act::Cut { links, for_ns } => {
-                links
-                    .iter()
-                    .for_each(|(from, to)| self.network.cut(*from, *to));
+                for (from, to) in &links {
+                    self.network.cut(*from, *to);
+                }
                 self.queue.after(for_ns, Event::Undo(Undo::Mend(links)));
             }
             Act::Disturb { links, for_ns } => {
-                links
-                    .iter()
-                    .for_each(|(from, to)| self.network.disturb(*from, *to));
+                for (from, to) in &links {
+                    self.network.disturb(*from, *to);
+                }
                 self.queue.after(for_ns, Event::Undo(Undo::Calm(links)));
             }
             Act::Crash { nodes } => nodes

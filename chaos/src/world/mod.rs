@@ -214,7 +214,7 @@ impl World {
 
     /// Runs to the end, or to the first broken promise.
     pub fn run(mut self) -> Finished {
-        let violation = self.run_to_end().err();
+        let mut violation = self.run_to_end().err();
         self.stats.simulated_ns = self.queue.now();
         for operation in &self.history.operations {
             match operation.status() {
@@ -223,7 +223,9 @@ impl World {
                 _ => self.stats.info += 1,
             }
         }
-        let violation = violation.map(|violation| self.explain(violation));
+        if let Some(violation) = &mut violation {
+            self.explain(violation);
+        }
         Finished {
             stats: self.stats,
             history: self.history,
@@ -235,7 +237,7 @@ impl World {
     fn run_to_end(&mut self) -> Checked {
         self.begin()?;
         while !self.settle.done {
-            let Some(event) = self.queue.next() else {
+            let Some(event) = self.queue.pop() else {
                 return Err(Violation::new(
                     "liveness",
                     self.queue.now(),
@@ -249,7 +251,7 @@ impl World {
     }
 
     /// What the world looked like when a promise was found broken.
-    fn explain(&self, mut violation: Box<Violation>) -> Box<Violation> {
+    fn explain(&self, violation: &mut Violation) {
         let scenario = &self.scenario;
         violation.details.push(format!(
             "scenario: {} cores={} shards={} {:?} {:?}",
@@ -265,7 +267,6 @@ impl World {
                 node.engine.unsynced()
             ));
         }
-        violation
     }
 
     fn input(&mut self, node: usize, core: usize, input: Input) -> Checked {
