@@ -1,0 +1,10 @@
+//! Real processes: what no simulation shows, namely sockets, files, signals and exit codes.
+
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod one_zone;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod zones;
