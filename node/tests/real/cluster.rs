@@ -215,7 +215,7 @@ impl Cluster {
     pub(crate) async fn put_until_acknowledged(&self, index: usize, key: &str, value: &str) {
         let op_id = kv::OpId {
             stamp_ms: self.stamp(index).await,
-            id: blake3::hash(value.as_bytes()).as_bytes()[..16]
+            id: blake3::hash(key.as_bytes()).as_bytes()[..16]
                 .to_vec()
                 .into(),
         };
