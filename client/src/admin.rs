@@ -52,13 +52,13 @@ pub struct NodeAdmin {
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident: $request:ident => $response:ident;)*) => {
+    ($($(#[$doc:meta])* $kind:ident $name:ident: $request:ident => $response:ident;)*) => {
         $(
             $(#[$doc])*
             pub async fn $name(&self, request: wire::$request) -> Result<wire::$response, Error> {
                 let mut client = AdminClient::new(self.channel.clone())
                     .max_decoding_message_size(crate::MESSAGE_SIZE_BYTES_MAX);
-                self.within(client.$name(self.request(request))).await
+                self.$kind(client.$name(self.request(request))).await
             }
         )*
     };
@@ -67,31 +67,31 @@ macro_rules! calls {
 impl NodeAdmin {
     calls! {
         /// The cluster as this node knows it.
-        topology: TopologyRequest => TopologyResponse;
+        read topology: TopologyRequest => TopologyResponse;
         /// How this node is.
-        status: StatusRequest => StatusResponse;
+        read status: StatusRequest => StatusResponse;
         /// Creates a keyspace.
-        keyspace_create: KeyspaceCreateRequest => KeyspaceCreateResponse;
+        within keyspace_create: KeyspaceCreateRequest => KeyspaceCreateResponse;
         /// One keyspace.
-        keyspace_show: KeyspaceShowRequest => KeyspaceShowResponse;
+        read keyspace_show: KeyspaceShowRequest => KeyspaceShowResponse;
         /// All keyspaces.
-        keyspace_list: KeyspaceListRequest => KeyspaceListResponse;
+        read keyspace_list: KeyspaceListRequest => KeyspaceListResponse;
         /// Deletes a keyspace and its data.
-        keyspace_delete: KeyspaceDeleteRequest => KeyspaceDeleteResponse;
+        within keyspace_delete: KeyspaceDeleteRequest => KeyspaceDeleteResponse;
         /// What this node's zone has not yet handed to the others.
-        lag: LagRequest => LagResponse;
+        read lag: LagRequest => LagResponse;
         /// A hash over the contents of this node's zone.
-        digest: DigestRequest => DigestResponse;
+        read digest: DigestRequest => DigestResponse;
         /// Cuts a link at this node.
-        fault_block: FaultBlockRequest => FaultBlockResponse;
+        within fault_block: FaultBlockRequest => FaultBlockResponse;
         /// Mends links at this node.
-        fault_heal: FaultHealRequest => FaultHealResponse;
+        within fault_heal: FaultHealRequest => FaultHealResponse;
         /// Delays a link at this node.
-        fault_delay: FaultDelayRequest => FaultDelayResponse;
+        within fault_delay: FaultDelayRequest => FaultDelayResponse;
         /// Makes a link at this node lose messages.
-        fault_loss: FaultLossRequest => FaultLossResponse;
+        within fault_loss: FaultLossRequest => FaultLossResponse;
         /// Faults at this node.
-        fault_list: FaultListRequest => FaultListResponse;
+        read fault_list: FaultListRequest => FaultListResponse;
     }
 
     /// For an address that is not (yet) part of a known topology. Zone and name are left empty.
@@ -109,7 +109,7 @@ impl NodeAdmin {
     pub async fn health(&self) -> Result<Health, Error> {
         let mut client = HealthClient::new(self.channel.clone());
         let request = self.request(HealthCheckRequest::default());
-        let answer = self.within(client.check(request)).await?;
+        let answer = self.read(client.check(request)).await?;
         match answer.status() {
             ServingStatus::Serving => Ok(Health::Serving),
             ServingStatus::NotServing | ServingStatus::Unknown | ServingStatus::ServiceUnknown => {
@@ -122,6 +122,14 @@ impl NodeAdmin {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
         request
+    }
+
+    /// A call that changes nothing, whatever happens to it.
+    async fn read<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        self.within(call).await.map_err(Error::without_effect)
     }
 
     async fn within<T>(
@@ -177,10 +185,8 @@ pub(crate) async fn discover(
             node.topology(wire::TopologyRequest {}).await
         }));
     }
-    match select_ok(asked).await {
-        Ok((topology, _slower)) => Ok(topology),
-        Err(error) => Err(error.without_effect()),
-    }
+    let (topology, _slower) = select_ok(asked).await?;
+    Ok(topology)
 }
 
 /// Operators' calls to the cluster.

@@ -200,9 +200,9 @@ impl Error {
             ErrorKind::InvalidArgument
             | ErrorKind::NotFound
             | ErrorKind::AlreadyExists
-            | ErrorKind::ConditionNotMet
+            | ErrorKind::Refused => Self::new(kind, "TRANSPORT", status.message()),
+            ErrorKind::ConditionNotMet
             | ErrorKind::Exhausted
-            | ErrorKind::Refused
             | ErrorKind::Corruption
             | ErrorKind::Internal => {
                 let mut error = Self::new(kind, "TRANSPORT", status.message());

@@ -171,9 +171,6 @@ impl Import {
                     if let Some(record) = self.release() {
                         in_flight.push(record);
                     }
-                    if self.failed >= self.limits.failures {
-                        end = end.or(Some(End::TooManyFailures));
-                    }
                 }
                 line = self.lines.next(), if reading => match line {
                     Ok(Some(line)) => in_flight.extend(self.take(line, out)),
@@ -182,6 +179,9 @@ impl Import {
                 },
                 _ = ticks.tick() => self.tick()?,
                 _ = &mut interrupted, if end.is_none() => end = Some(End::Interrupted),
+            }
+            if self.failed >= self.limits.failures {
+                end = end.or(Some(End::TooManyFailures));
             }
             // A record that still waits for its key keeps the import going, even at the end of the file.
             if end == Some(End::Complete) && in_flight.is_empty() && self.held.is_some() {
