@@ -8,12 +8,16 @@
 //!
 //! Invariant: a run is a function of its [`Options`](scenario::Options). Whoever breaks that breaks the same-seed test.
 //!
+//! The exception is `local`: the same promises held against real processes, for what a simulated disk cannot show.
+//!
 //! Read `scenario` (what a seed stands for), `world` (the loop), `node` (a machine), `checkers` (the promises).
 
 pub mod checkers;
 pub mod client;
 pub mod clock;
 pub mod history;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod nemesis;
 pub mod network;
 pub mod node;

@@ -1,1 +1,0 @@
-//! Micro-benchmarks and the open-loop load generator of Meridian.
