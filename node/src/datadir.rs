@@ -13,6 +13,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use meridian_core::ids::NodeId;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use thiserror::Error;
 
 /// Version of the data directory that this program writes, and the newest it reads.
 const FORMAT: u32 = 1;
+
+/// How often is looked whether the process that has the directory has ended.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// Why a data directory was refused.
 #[derive(Debug, Error)]
@@ -87,15 +91,16 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the directory for a node, making it when there is none.
+    /// Takes the directory for a node, making it when there is none. A process that is just ending may keep it for as
+    /// long as `patience`.
     pub fn open(
         path: &Path,
         cluster: &str,
-        node: NodeId,
-        name: &str,
+        (node, name): (NodeId, &str),
+        patience: Duration,
     ) -> Result<Self, DataDirError> {
         fs::create_dir_all(path).map_err(|source| failed("create", path, source))?;
-        let lock = lock(path)?;
+        let lock = lock(path, patience)?;
         let dir = Self {
             path: path.to_owned(),
             _lock: lock,
@@ -193,7 +198,7 @@ impl DataDir {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, DataDirError> {
+fn lock(folder: &Path, patience: Duration) -> Result<File, DataDirError> {
     let path = folder.join("LOCK");
     let file = OpenOptions::new()
         .create(true)
@@ -201,12 +206,20 @@ fn lock(folder: &Path) -> Result<File, DataDirError> {
         .write(true)
         .open(&path)
         .map_err(|source| failed("open", &path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
-            path: folder.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(failed("lock", &path, source)),
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
+                std::thread::sleep(LOCK_POLL)
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(DataDirError::InUse {
+                    path: folder.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path, source)),
+        }
     }
 }
 
@@ -223,7 +236,8 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, cluster: &str, id: u64, name: &str) -> Result<DataDir, String> {
-        DataDir::open(path, cluster, NodeId(id), name).map_err(|error| error.to_string())
+        DataDir::open(path, cluster, (NodeId(id), name), Duration::ZERO)
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(crate) const CORE_PEER_BYTES_MAX: usize = 32 << 20;
 /// Inputs a core takes before it ends its turn: bounds the time until answers leave.
 pub(crate) const TURN_INPUTS_MAX: usize = 2048;
 
+/// Bytes of keys, values and messages a core takes before it ends its turn; one piece of work always fits. A turn is one
+/// write, and the store wants room for a multiple of it.
+pub(crate) const TURN_BYTES_MAX: usize = 1 << 20;
+
 /// Messages that wait for one other node.
 pub(crate) const LINK_MESSAGES_MAX: usize = 65_536;
 

@@ -25,7 +25,7 @@ use meridian_core::ids::{NodeId, ShardId};
 use meridian_core::message::PeerMessage;
 use meridian_core::request::Request;
 
-use crate::limits::{CORE_PEER_BYTES_MAX, CORE_REQUESTS_MAX};
+use crate::limits::{CORE_PEER_BYTES_MAX, CORE_REQUESTS_MAX, TURN_BYTES_MAX};
 use crate::shared::Shared;
 
 pub(crate) use replies::{Done, Kind, Replies, Ticket};
@@ -42,6 +42,21 @@ const PEER_RETRY: Duration = Duration::from_millis(1);
 pub(crate) struct Submission {
     pub(crate) request: Request,
     pub(crate) ticket: Ticket,
+}
+
+impl Submission {
+    /// Bytes of the key and the value.
+    fn bytes(&self) -> usize {
+        let value = match &self.request {
+            Request::Write(write) => write.content.value().map_or(0, bytes::Bytes::len),
+            Request::Read(_)
+            | Request::KeyspaceCreate { .. }
+            | Request::KeyspaceDelete { .. }
+            | Request::Lag { .. }
+            | Request::Groups => 0,
+        };
+        self.ticket.key.len() + value
+    }
 }
 
 /// What a core thread is sent.
@@ -117,7 +132,9 @@ impl Cores {
             }
         }
         for (index, part) in parts.into_iter().enumerate() {
-            self.submit_to(index, part);
+            for piece in pieces(part) {
+                self.submit_to(index, piece);
+            }
         }
     }
 
@@ -226,6 +243,23 @@ impl Cores {
             drop(inbox.sender.send(Work::Stop));
         }
     }
+}
+
+/// The same requests in pieces that each fit a turn.
+fn pieces(part: Vec<Submission>) -> Vec<Vec<Submission>> {
+    let mut pieces = Vec::new();
+    let mut piece = Vec::new();
+    let mut bytes = 0;
+    for submission in part {
+        bytes += submission.bytes();
+        piece.push(submission);
+        if bytes >= TURN_BYTES_MAX {
+            pieces.push(std::mem::take(&mut piece));
+            bytes = 0;
+        }
+    }
+    pieces.push(piece);
+    pieces
 }
 
 /// The requests that a failed send hands back.

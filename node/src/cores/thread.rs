@@ -20,7 +20,7 @@ use thiserror::Error as ThisError;
 
 use super::replies::Ticket;
 use super::{Cores, Depth, Inbox, Submission, Work};
-use crate::limits::TURN_INPUTS_MAX;
+use crate::limits::{TURN_BYTES_MAX, TURN_INPUTS_MAX};
 use crate::links::Links;
 use crate::shared::Shared;
 
@@ -64,6 +64,13 @@ pub(super) struct CoreThread {
     pub(super) deferred: Vec<Work>,
     next_id: u64,
     tick: Duration,
+}
+
+/// How much a turn has taken in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    inputs: usize,
+    bytes: usize,
 }
 
 /// Whether the loop goes on.
@@ -186,23 +193,25 @@ impl CoreThread {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
         };
-        let mut taken = 0_usize;
+        let mut taken = Taken::default();
         while let Some(next) = work {
-            let Some(inputs) = self.step_work(next) else {
+            let Some(more) = self.step_work(next) else {
                 return Flow::Stop;
             };
-            taken += inputs;
-            work = if taken < TURN_INPUTS_MAX {
-                self.inbox.try_recv().ok()
-            } else {
+            taken.inputs += more.inputs;
+            taken.bytes += more.bytes;
+            let full = taken.inputs >= TURN_INPUTS_MAX || taken.bytes >= TURN_BYTES_MAX;
+            work = if full {
                 None
+            } else {
+                self.inbox.try_recv().ok()
             };
         }
         Flow::Go
     }
 
-    /// Steps the core with one piece of work, and says how many inputs that was; `None`: the thread is to end.
-    fn step_work(&mut self, work: Work) -> Option<usize> {
+    /// Steps the core with one piece of work, and says how much that was; `None`: the thread is to end.
+    fn step_work(&mut self, work: Work) -> Option<Taken> {
         let now = self.shared.clock.now();
         match work {
             Work::Requests(part) => Some(self.step_requests(now, part)),
@@ -212,45 +221,55 @@ impl CoreThread {
                 bytes,
             } => {
                 self.depth.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                let count = messages.len();
+                let inputs = messages.len();
                 for message in messages {
                     self.core
                         .step(now, Input::Peer { from, message }, &mut self.out);
                 }
-                Some(count)
+                Some(Taken { inputs, bytes })
             }
             Work::Catalog(catalog) => {
                 self.catalog = Arc::clone(&catalog);
                 self.core.step(now, Input::Catalog(catalog), &mut self.out);
-                Some(1)
+                Some(Taken {
+                    inputs: 1,
+                    bytes: 0,
+                })
             }
             Work::Disk { full } => {
                 self.core.step(now, Input::Disk { full }, &mut self.out);
-                Some(1)
+                Some(Taken {
+                    inputs: 1,
+                    bytes: 0,
+                })
             }
             Work::Stop => None,
         }
     }
 
-    fn step_requests(&mut self, now: Now, part: Vec<Submission>) -> usize {
-        let count = part.len();
-        self.depth.requests.fetch_sub(count, Ordering::Relaxed);
-        for Submission { request, ticket } in part {
+    fn step_requests(&mut self, now: Now, part: Vec<Submission>) -> Taken {
+        let inputs = part.len();
+        let mut bytes = 0;
+        self.depth.requests.fetch_sub(inputs, Ordering::Relaxed);
+        for submission in part {
+            bytes += submission.bytes();
+            let Submission { request, ticket } = submission;
             let id = self.next_id;
             self.next_id += 1;
             let deadline_ns = ticket.deadline_ns;
             self.waiting.insert(id, ticket);
+            let id = RequestId(id);
             self.core.step(
                 now,
                 Input::Request {
-                    id: RequestId(id),
+                    id,
                     deadline_ns,
                     request,
                 },
                 &mut self.out,
             );
         }
-        count
+        Taken { inputs, bytes }
     }
 
     /// Lets the core write what it has to, as often as it has to, and hands out what it says.

@@ -1,7 +1,8 @@
 //! The watch over free space: client writes are refused while there is still room for replication and exchange.
 //!
 //! The engine keeps a reserve of its own and refuses every write below it, which stalls the node. This watch speaks up
-//! before: from twice that reserve on, client writes are answered `DISK_FULL`, until there is a quarter more again.
+//! before: from twice that reserve on, and room for what is on its way, client writes are answered `DISK_FULL`, until
+//! there is a quarter more again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,10 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// Of a small file system, the engine's reserve is one part in so many.
 const RESERVE_PART: u64 = 8;
+
+/// What turns that were begun before a full disk was noticed may still ask of the engine, which wants eight times a
+/// batch of up to four turns' bytes.
+const UNDER_WAY: u64 = 32 << 20;
 
 /// Bytes free and in total.
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +72,8 @@ fn room(path: &Path) -> Result<Room, rustix::io::Errno> {
 
 /// Whether client writes are refused, given whether they were.
 fn is_full(room: Room, reserve: u64, was_full: bool) -> bool {
-    let reserve = reserve.min(room.total / RESERVE_PART);
-    let mark = if was_full {
-        reserve.saturating_mul(5) / 2
-    } else {
-        reserve.saturating_mul(2)
-    };
+    let mark = reserve.min(room.total / RESERVE_PART) * 2 + UNDER_WAY.min(room.total / 4);
+    let mark = if was_full { mark + mark / 4 } else { mark };
     room.free < mark
 }
 
@@ -82,6 +83,7 @@ mod tests {
 
     #[test]
     fn writes_are_refused_before_the_reserve_and_taken_again_with_some_room() {
+        let mark = 200 + UNDER_WAY;
         let full = |free, was| {
             is_full(
                 Room {
@@ -92,14 +94,14 @@ mod tests {
                 was,
             )
         };
-        assert!(!full(200, false) && full(199, false));
-        assert!(full(249, true) && !full(250, true));
+        assert!(!full(mark, false) && full(mark - 1, false));
+        assert!(full(mark + mark / 4 - 1, true) && !full(mark + mark / 4, true));
     }
 
     #[test]
-    fn on_a_small_file_system_the_reserve_is_a_part_of_it() {
+    fn on_a_small_file_system_the_marks_are_parts_of_it() {
         let room = |free| Room { free, total: 800 };
-        assert!(is_full(room(199), u64::MAX, false));
-        assert!(!is_full(room(200), u64::MAX, false));
+        assert!(is_full(room(399), u64::MAX, false));
+        assert!(!is_full(room(400), u64::MAX, false));
     }
 }

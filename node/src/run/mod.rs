@@ -15,6 +15,7 @@ mod stop;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use meridian_core::CoreConfig;
 use meridian_core::config::PlantedBugs;
@@ -30,6 +31,9 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::links::Links;
 use crate::shared::Shared;
 use stop::Ending;
+
+/// How long a process that is just ending may keep the data directory: a killed one closes large files first.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a node did not start, or ended with an error.
 #[derive(Debug, Error)]
@@ -95,7 +99,7 @@ pub fn run(config: NodeConfig) -> Result<(), RunError> {
             detail: error.to_string(),
         })?;
     let outcome = runtime.block_on(serve(config));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 
@@ -108,12 +112,8 @@ async fn serve(config: NodeConfig) -> Result<(), RunError> {
     if config.fault_injection {
         tracing::warn!("link faults may be set through admin.v1");
     }
-    let dir = DataDir::open(
-        &config.data,
-        &config.cluster.cluster,
-        config.node.id,
-        &config.node.name,
-    )?;
+    let node = (config.node.id, config.node.name.as_str());
+    let dir = DataDir::open(&config.data, &config.cluster.cluster, node, LOCK_PATIENCE)?;
     let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(dir.store(), &config.store)?);
     let listeners = Listeners::bind(&config).await?;
     let node = Node::start(&config, engine)?;
