@@ -3,7 +3,7 @@
 //! Nothing here is repeated after an outcome that is not known.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::{join_all, select_ok};
 use meridian_proto::admin::v1 as wire;
@@ -17,6 +17,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::client::{Inner, Links};
 use crate::error::{Effect, Error};
 use crate::link;
+use crate::retry::{ATTEMPTS_MAX, backoff};
 
 /// Whether a node says that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +52,30 @@ pub struct NodeAdmin {
     timeout: Duration,
 }
 
+/// A node said that it did nothing and that the same call may succeed later, as in a change of leader.
+fn may_repeat(error: &Error, attempt: u32) -> bool {
+    let refused = error.effect() == Effect::None && error.is_retryable();
+    refused && error.retry_after().is_some() && attempt < ATTEMPTS_MAX
+}
+
 macro_rules! calls {
     ($($(#[$doc:meta])* $kind:ident $name:ident: $request:ident => $response:ident;)*) => {
         $(
             $(#[$doc])*
             pub async fn $name(&self, request: wire::$request) -> Result<wire::$response, Error> {
-                let mut client = AdminClient::new(self.channel.clone())
-                    .max_decoding_message_size(crate::MESSAGE_SIZE_BYTES_MAX);
-                self.$kind(client.$name(self.request(request))).await
+                let until = Instant::now() + self.timeout;
+                for attempt in 1.. {
+                    let mut client = AdminClient::new(self.channel.clone())
+                        .max_decoding_message_size(crate::MESSAGE_SIZE_BYTES_MAX);
+                    let answer = self.$kind(client.$name(self.request(request.clone()))).await;
+                    match answer {
+                        Err(error) if may_repeat(&error, attempt) && Instant::now() < until => {
+                            tokio::time::sleep(backoff(attempt, rand::random())).await;
+                        }
+                        done => return done,
+                    }
+                }
+                unreachable!("the attempts are bounded")
             }
         )*
     };
