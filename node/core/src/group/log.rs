@@ -33,6 +33,9 @@ pub(crate) struct Position {
     pub term: u64,
 }
 
+/// Where the log of a founder begins.
+const FOUNDING: Position = Position { index: 1, term: 1 };
+
 /// The stored Raft state of a group beside its entries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct StateRecord {
@@ -76,12 +79,23 @@ pub(crate) struct GroupLog {
 
 impl GroupLog {
     /// The log of a group that starts with these members and no entries.
+    ///
+    /// A founder's log begins after index 1, as if the founding itself had been an entry that was cut since. So a replica
+    /// that joins later, with no members and nothing at all, can never be fed from the first entry on, which would
+    /// leave it without the founders among its members: it needs an image, and that names them.
     pub(crate) fn create(group: GroupId, conf: ConfState) -> Self {
+        let mut hard = HardState::default();
+        let mut truncated = Position::default();
+        if !conf.voters.is_empty() {
+            truncated = FOUNDING;
+            hard.term = FOUNDING.term;
+            hard.commit = FOUNDING.index;
+        }
         Self {
             group,
-            hard: HardState::default(),
+            hard,
             conf,
-            truncated: Position::default(),
+            truncated,
             entries: VecDeque::new(),
             bytes: 0,
             installing: false,

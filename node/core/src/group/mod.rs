@@ -59,6 +59,17 @@ impl Machine {
             Self::Control(control) => control.applied(),
         }
     }
+
+    /// Everything up to `index` counts as applied.
+    fn skip_to(&mut self, index: u64) {
+        if index <= self.applied() {
+            return;
+        }
+        match self {
+            Self::Data(shard) => shard.apply_empty(index),
+            Self::Control(control) => control.apply_empty(index),
+        }
+    }
 }
 
 /// A group on this node.
@@ -106,7 +117,7 @@ impl Group {
         id: GroupId,
         replica: ReplicaId,
         log: GroupLog,
-        machine: Machine,
+        mut machine: Machine,
         config: &CoreConfig,
     ) -> Result<Self, Error> {
         let factor = if id == GroupId::CONTROL {
@@ -115,6 +126,10 @@ impl Group {
             1
         };
         let election_ticks = config.timing.election_ticks.saturating_mul(factor);
+        if !log.installing() {
+            // Of a founder that has applied nothing yet: what was cut is the founding.
+            machine.skip_to(log.truncated().index);
+        }
         let applied = machine
             .applied()
             .min(log.hard().commit)
