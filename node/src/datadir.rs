@@ -211,7 +211,7 @@ fn lock(folder: &Path, patience: Duration) -> Result<File, DataDirError> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
-                std::thread::sleep(LOCK_POLL)
+                std::thread::sleep(LOCK_POLL);
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(DataDirError::InUse {

@@ -60,6 +60,3 @@ pub(crate) const DELAY_MS_MAX: u64 = 10_000;
 
 /// Entries in a page of a scan whose client does not say.
 pub(crate) const SCAN_LIMIT_DEFAULT: u32 = 100;
-
-/// Most shards a keyspace may have.
-pub(crate) const SHARDS_MAX: u32 = 1024;

@@ -69,7 +69,7 @@ pub const SHARDS_MAX: u16 = 256;
 pub const KEYSPACES_MAX: usize = 256;
 
 /// Longest name of a keyspace, in bytes.
-pub const KEYSPACE_NAME_BYTES_MAX: usize = 128;
+pub const KEYSPACE_NAME_BYTES_MAX: usize = 63;
 
 const _: () = assert!(
     VALUE_SIZE_BYTES_MAX + CONTEXT_SIZE_BYTES_MAX + KEY_SIZE_BYTES_MAX < EXCHANGE_BATCH_BYTES_MAX

@@ -97,6 +97,12 @@ impl Failure {
         .with("level", level)
     }
 
+    /// A time to live: versions do not expire in this release, and to store one that should is worse than to refuse it.
+    pub(crate) fn expiry_unsupported() -> Self {
+        let message = "a time to live is not offered".to_owned();
+        Self::refused("EXPIRY_UNSUPPORTED", Code::FailedPrecondition, message)
+    }
+
     /// A mode that is not built.
     pub(crate) fn mode_unsupported(mode: &str) -> Self {
         Self::refused(

@@ -86,8 +86,10 @@ impl<'a> Scope<'a> {
                 VALUE_SIZE_BYTES_MAX,
             ));
         }
+        if put.ttl_ms > 0 {
+            return Err(Failure::expiry_unsupported());
+        }
         let intent = put.intent();
-        let expires_at_ms = (put.ttl_ms > 0).then(|| self.wall_ms.saturating_add(put.ttl_ms));
         self.write(
             WriteParts {
                 key: put.key,
@@ -96,7 +98,6 @@ impl<'a> Scope<'a> {
                 context: put.context,
                 level: put.level,
                 op_id: put.op_id,
-                expires_at_ms,
                 session: put.session,
             },
             fresh,
@@ -118,7 +119,6 @@ impl<'a> Scope<'a> {
                 context: delete.context,
                 level: delete.level,
                 op_id: delete.op_id,
-                expires_at_ms: None,
                 session: delete.session,
             },
             fresh,
@@ -139,7 +139,7 @@ impl<'a> Scope<'a> {
                 content: parts.content,
                 intent,
                 op_id,
-                expires_at_ms: parts.expires_at_ms,
+                expires_at_ms: None,
             }),
             key: parts.key,
             session: parts.session,
@@ -228,7 +228,6 @@ struct WriteParts {
     context: Bytes,
     level: Option<kv::WriteLevel>,
     op_id: Option<kv::OpId>,
-    expires_at_ms: Option<u64>,
     session: Bytes,
 }
 

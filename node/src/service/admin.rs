@@ -15,13 +15,9 @@ use super::{AdminService, deadline};
 use crate::calls::Ask;
 use crate::convert::Failure;
 use crate::cores::Kind;
-use crate::limits::SHARDS_MAX;
 
 /// Time of a call that names none: digests read everything.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Longest name of a keyspace.
-const NAME_BYTES_MAX: usize = 63;
 
 fn patience(metadata: &MetadataMap) -> Duration {
     deadline::of_call(metadata, PATIENCE)
@@ -37,17 +33,12 @@ impl AdminService {
         request: pb::KeyspaceCreateRequest,
         patience: Duration,
     ) -> Result<pb::Keyspace, Failure> {
-        check_name(&request.name)?;
         if !matches!(request.mode.as_str(), "" | "async") {
             return Err(Failure::mode_unsupported(&request.mode));
         }
         let shards = match request.shards {
             0 => None,
-            shards if shards <= SHARDS_MAX => u16::try_from(shards).ok(),
-            shards => {
-                let message = format!("{shards} shards, at most {SHARDS_MAX}");
-                return Err(Failure::invalid("INVALID_ARGUMENT", message));
-            }
+            shards => Some(u16::try_from(shards).unwrap_or(u16::MAX)),
         };
         let create = CoreRequest::KeyspaceCreate {
             name: request.name,
@@ -210,20 +201,6 @@ fn keyspace_status(keyspace: &Keyspace, groups: &[GroupStatus]) -> pb::KeyspaceS
         with_leader: count(|group| group.leader.is_some()),
         led: count(|group| group.leads),
     }
-}
-
-/// Names stand in paths, metrics and command lines.
-fn check_name(name: &str) -> Result<(), Failure> {
-    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if fits && plain {
-        return Ok(());
-    }
-    let message =
-        format!("keyspace name {name:?} is not 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_'");
-    Err(Failure::invalid("INVALID_ARGUMENT", message))
 }
 
 #[tonic::async_trait]

@@ -55,11 +55,12 @@ fn create(catalog: &mut Catalog, name: &str, shards: u16, nonce: u64) -> Result<
     Ok(Response::KeyspaceCreated(id))
 }
 
+/// Names stand in paths, metrics and command lines.
 fn check_name(name: &str) -> Result<(), Error> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if name.is_empty() || name.len() > KEYSPACE_NAME_BYTES_MAX || !name.chars().all(allowed) {
         let message = format!(
-            "a keyspace name has 1 to {KEYSPACE_NAME_BYTES_MAX} letters, digits, '-', '_' or '.', not {name:?}"
+            "a keyspace name has 1 to {KEYSPACE_NAME_BYTES_MAX} letters, digits, '-' or '_', not {name:?}"
         );
         return Err(Error::InvalidArgument { message });
     }
