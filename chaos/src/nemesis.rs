@@ -41,11 +41,13 @@ pub enum FaultKind {
     StallDisk,
     /// A disk fails a write; the node stops and is started again.
     DiskError,
+    /// One node loses its disk and comes back with an empty one; once in a run, and never in a zone of one node.
+    Wipe,
 }
 
 impl FaultKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CutZones,
         Self::CutZonesOneWay,
         Self::IsolateZone,
@@ -61,6 +63,7 @@ impl FaultKind {
         Self::SlowDisk,
         Self::StallDisk,
         Self::DiskError,
+        Self::Wipe,
     ];
 
     /// Its name in reports.
@@ -81,6 +84,7 @@ impl FaultKind {
             Self::SlowDisk => "slow-disk",
             Self::StallDisk => "stall-disk",
             Self::DiskError => "disk-error",
+            Self::Wipe => "wipe",
         }
     }
 
@@ -90,7 +94,7 @@ impl FaultKind {
             Self::CutZones | Self::CutZonesOneWay | Self::IsolateZone | Self::LongBlock => {
                 topology.zones > 1
             }
-            Self::IsolateNode | Self::CutNodes | Self::CutNodesOneWay => {
+            Self::IsolateNode | Self::CutNodes | Self::CutNodesOneWay | Self::Wipe => {
                 topology.nodes_per_zone > 1
             }
             Self::Disturb
@@ -154,6 +158,13 @@ pub enum Act {
     FailWrite {
         /// The node.
         node: usize,
+    },
+    /// Take power and disk from a node for a time.
+    Wipe {
+        /// The node.
+        node: usize,
+        /// How long it is down.
+        down_ns: u64,
     },
 }
 
@@ -265,6 +276,10 @@ impl Nemesis {
                 for_ns: rng.between(500, 4000) * MS,
             },
             FaultKind::DiskError => Act::FailWrite { node },
+            FaultKind::Wipe => Act::Wipe {
+                node,
+                down_ns: down_ns(rng),
+            },
         }
     }
 
@@ -318,7 +333,9 @@ fn both_ways(mut links: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
 }
 
 fn crash_of(nodes: std::ops::Range<usize>, rng: &mut SmallRng) -> Vec<(usize, u64)> {
-    nodes.map(|node| (node, down_ns(rng))).collect()
+    nodes
+        .map(|node| (node, rng.between(20, 3_000) * MS))
+        .collect()
 }
 
 /// Mostly a quick restart, sometimes long enough for the others to go on without it.

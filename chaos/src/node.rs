@@ -198,6 +198,11 @@ impl SimNode {
         unsynced - keep
     }
 
+    /// The disk is replaced by an empty one.
+    pub fn wipe(&mut self) {
+        self.engine = Arc::new(MemoryEngine::new());
+    }
+
     /// The next write fails with an unknown outcome.
     pub fn fail_next_write(&self) {
         self.engine.fail_next_write(StorageError::Io {

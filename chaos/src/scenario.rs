@@ -187,7 +187,9 @@ impl Scenario {
         let topology = options.topology.unwrap_or(drawn);
         let bounds = draw_bounds(&mut streams.stream("scenario.bounds", 0));
         let mut faults = draw_faults(&mut streams.stream("scenario.faults", 0), topology);
-        if bounds.op_id_age_ms < Bounds::default().op_id_age_ms || bounds.op_ids_max < Bounds::default().op_ids_max {
+        if bounds.op_id_age_ms < Bounds::default().op_id_age_ms
+            || bounds.op_ids_max < Bounds::default().op_ids_max
+        {
             // Op ids are forgotten by their stamps: clocks that differ by more than the little that is remembered here
             // would make fresh operations look forgotten.
             faults.skew_ms_max = faults.skew_ms_max.min(300);
@@ -251,7 +253,7 @@ fn draw_disk(rng: &mut SmallRng) -> DiskProfile {
 
 fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
     let clients_per_zone = match (topology.zones, topology.nodes_per_zone) {
-        (1, _) => 9,
+        (1, _) => 12,
         (_, 1) => 4,
         (_, _) => 3,
     };

@@ -66,7 +66,9 @@ pub fn swarm(first: Options, bounds: Bounds, progress: &(dyn Fn(&Totals) + Sync)
                     let started = (Instant::now(), cpu_time());
                     let report = run(options, Trace::default());
                     let wall = started.0.elapsed();
-                    let took = cpu_time().zip(started.1).map_or(wall, |(now, then)| now.saturating_sub(then));
+                    let took = cpu_time()
+                        .zip(started.1)
+                        .map_or(wall, |(now, then)| now.saturating_sub(then));
                     if bounds.stop_at_failure && report.violation.is_some() {
                         stopped.store(true, Ordering::Relaxed);
                     }

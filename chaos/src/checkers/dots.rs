@@ -128,7 +128,8 @@ impl GroupLog {
         let incarnation = seen.dot.incarnation;
         let last = self.last.insert(incarnation, seen.dot.counter).unwrap_or(0);
         let follows = seen.dot.counter == last + 1;
-        if follows || (self.compared && seen.dot.counter > last && self.jumped.insert(incarnation)) {
+        if follows || (self.compared && seen.dot.counter > last && self.jumped.insert(incarnation))
+        {
             return Ok(());
         }
         Err(Violation::new(

@@ -36,8 +36,10 @@ pub(super) fn check(key: &KeyHistory<'_>, state: &FinalState) -> Checked {
                 ),
             ));
         }
-        let unseen = everything.minus(&covered);
-        if let Some(place) = unseen.first().filter(|_| !set.is_empty()) {
+        let unseen = everything
+            .minus(&covered)
+            .minus(&key.forgettable(state.at_ns));
+        if let Some(place) = unseen.first() {
             return Err(Violation::new(
                 "durability",
                 state.at_ns,

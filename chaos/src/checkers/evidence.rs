@@ -159,7 +159,8 @@ fn fill_rows(history: &History, dots: &[Dot], writes: &mut [WriteFact<'_>]) {
             .operations
             .get(write.number)
             .and_then(Operation::receipt);
-        let receipt = receipt.filter(|receipt| receipt.dot == write.dot);
+        // A retry may be answered by a zone that knows the write from the exchange only, and not what it replaced.
+        let receipt = receipt.filter(|receipt| receipt.dot == write.dot && !receipt.repeated);
         let told = receipt.map(|receipt| row(dots, &receipt.context));
         let mut known = match write.intent {
             WriteIntent::Context(context) | WriteIntent::IfContext(context) => {
@@ -175,7 +176,9 @@ fn fill_rows(history: &History, dots: &[Dot], writes: &mut [WriteFact<'_>]) {
         // knows what a write without a context replaced.
         let earlier = |other: &usize| seen.get(*other).is_some_and(|at| *at <= write.seen_ns);
         let unknown = known.is_none();
-        let may = (0..dots.len()).filter(earlier).filter(|other| unknown || tombstones.has(*other));
+        let may = (0..dots.len())
+            .filter(earlier)
+            .filter(|other| unknown || tombstones.has(*other));
         may.for_each(|other| possible.insert(other));
         possible.remove(place);
         write.replaced = known;
@@ -240,7 +243,6 @@ fn add_read(
             .iter()
             .find(|s| !key.says(s.dot, &s.content))
             .map(|s| s.dot),
-        bare: set.is_empty() && set.context().is_empty(),
     });
 }
 

@@ -61,12 +61,11 @@ fn check_blind(key: &KeyHistory<'_>, write: &WriteFact<'_>) -> Checked {
 }
 
 fn check_reads(key: &KeyHistory<'_>) -> Checked {
-    let tombstones = key.tombstones();
     for read in &key.reads {
         let gone = read.covered.minus(&read.held);
         let mut lost = gone.minus(&key.possibly_replaced_by(&read.covered));
-        if read.held.len() == 0 {
-            lost = lost.minus(&tombstones);
+        if lost.first().is_some() {
+            lost = lost.minus(&key.forgettable(read.return_ns));
         }
         if let Some(place) = lost.first() {
             return Err(Violation::new(

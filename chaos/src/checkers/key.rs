@@ -55,8 +55,6 @@ pub(super) struct ReadFact {
     pub(super) unknown: Option<Dot>,
     /// A sibling that says something else than its write.
     pub(super) wrong: Option<Dot>,
-    /// The key was absent, without even a context: whatever was there has been deleted everywhere.
-    pub(super) bare: bool,
 }
 
 /// All that is known of a key.
@@ -126,17 +124,19 @@ impl<'a> KeyHistory<'a> {
         replaced
     }
 
-    /// The writes that may have ended in a delete: deletes, and whatever one of these may have replaced, and so on. An
-    /// absent key may have forgotten these, and no others.
-    pub(super) fn mortal(&self) -> Bits {
-        let mut mortal = self.tombstones();
+    /// The writes that had, at some time, perhaps ended in a delete: deletes, what one of these may have replaced, and so
+    /// on. A key's record is dropped once nothing but deletes is left of it and every zone has them; what comes to the
+    /// key afterwards may begin without their context. So these may be forgotten, and no others.
+    pub(super) fn forgettable(&self, at_ns: u64) -> Bits {
+        let mut ended =
+            self.which(|write| *write.content == Content::Tombstone && write.seen_ns <= at_ns);
         loop {
-            let mut grown = mortal.clone();
-            grown.add(&self.possibly_replaced_by(&mortal));
-            if grown == mortal {
-                return mortal;
+            let mut grown = ended.clone();
+            grown.add(&self.possibly_replaced_by(&ended));
+            if grown == ended {
+                return ended;
             }
-            mortal = grown;
+            ended = grown;
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A read shows the set of writes its context covers. Linearizable reads of a key in a zone must form a chain by
 //! inclusion; each must cover whatever a write acknowledged, or a read answered, in that zone before it began; none may
-//! show what was known there to be replaced; none may show a write nobody had begun. Dots that a zone gives to a key grow
+//! show what was known there to be replaced; none may show a write nobody had begun. What had ended in a delete may be
+//! forgotten, with the key's record; that it does not come back is still held against it. Dots that a zone gives to a key grow
 //! in the order of real time.
 
 use meridian_causal::ZoneId;
@@ -53,7 +54,6 @@ pub(super) fn check_order(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
     let mut zones: Vec<usize> = key.reads.iter().map(|read| read.zone).collect();
     zones.sort_unstable();
     zones.dedup();
-    let mortal = key.mortal();
     for zone in zones {
         let reads: Vec<&ReadFact> = key
             .reads
@@ -61,17 +61,21 @@ pub(super) fn check_order(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
             .filter(|read| read.linearizable && read.zone == zone)
             .collect();
         check_chain(key, &reads)?;
-        check_real_time(key, zone_id(zone), &reads, &mortal)?;
+        check_real_time(key, zone_id(zone), &reads)?;
     }
     check_dots(key)
 }
 
 fn check_chain(key: &KeyHistory<'_>, reads: &[&ReadFact]) -> Checked {
-    let mut sorted: Vec<&&ReadFact> = reads.iter().filter(|read| !read.bare).collect();
+    let mut sorted: Vec<&&ReadFact> = reads.iter().collect();
     sorted.sort_by_key(|read| read.covered.len());
     for pair in sorted.windows(2) {
         let [smaller, greater] = pair else { continue };
-        if let Some(place) = smaller.covered.minus(&greater.covered).first() {
+        let mut missed = smaller.covered.minus(&greater.covered);
+        if missed.first().is_some() {
+            missed = missed.minus(&key.forgettable(smaller.return_ns.max(greater.return_ns)));
+        }
+        if let Some(place) = missed.first() {
             return Err(Violation::new(
                 "linear",
                 greater.return_ns,
@@ -95,12 +99,7 @@ enum Moment<'a> {
     Acked(usize),
 }
 
-fn check_real_time(
-    key: &KeyHistory<'_>,
-    zone: ZoneId,
-    reads: &[&ReadFact],
-    mortal: &Bits,
-) -> Checked {
+fn check_real_time(key: &KeyHistory<'_>, zone: ZoneId, reads: &[&ReadFact]) -> Checked {
     let mut moments: Vec<(u64, u8, Moment<'_>)> = Vec::new();
     for read in reads {
         moments.push((read.call_ns, 0, Moment::Call(read)));
@@ -115,7 +114,7 @@ fn check_real_time(
     let (mut known, mut gone) = (key.none(), key.none());
     for (_, _, moment) in moments {
         match moment {
-            Moment::Call(read) => check_read(key, read, (&known, &gone), mortal)?,
+            Moment::Call(read) => check_read(key, read, (&known, &gone))?,
             Moment::ReadReturn(read) => {
                 known.add(&read.covered);
                 gone.add(&read.covered.minus(&read.held));
@@ -135,14 +134,12 @@ fn check_real_time(
     Ok(())
 }
 
-fn check_read(
-    key: &KeyHistory<'_>,
-    read: &ReadFact,
-    (known, gone): (&Bits, &Bits),
-    mortal: &Bits,
-) -> Checked {
-    let seen = if read.bare { mortal } else { &read.covered };
-    if let Some(place) = known.minus(seen).first() {
+fn check_read(key: &KeyHistory<'_>, read: &ReadFact, (known, gone): (&Bits, &Bits)) -> Checked {
+    let mut missed = known.minus(&read.covered);
+    if missed.first().is_some() {
+        missed = missed.minus(&key.forgettable(read.return_ns));
+    }
+    if let Some(place) = missed.first() {
         return Err(Violation::new(
             "linear",
             read.return_ns,

@@ -38,6 +38,9 @@ impl World {
                 format_args!("fault {} {act:?}", kind.name()),
             );
         }
+        if matches!(act, Act::Wipe { .. }) && self.wiped.is_some() {
+            return;
+        }
         *self.stats.faults.entry(kind).or_default() += 1;
         self.act(act);
     }
@@ -79,6 +82,7 @@ impl World {
                     machine.stall_ns = for_ns;
                 }
             }
+            Act::Wipe { node, down_ns } => self.wipe(node, down_ns),
             Act::FailWrite { node } => {
                 if let Some(machine) = self.nodes.get_mut(node).filter(|machine| machine.is_up()) {
                     machine.fail_next_write();
@@ -103,6 +107,15 @@ impl World {
         }
         self.queue
             .after(down_ns, Event::Undo(Undo::Start { node, boot }));
+    }
+
+    /// A node loses its disk. A second one might take the last copy of something with it, so there is none.
+    fn wipe(&mut self, node: usize, down_ns: u64) {
+        self.crash(node, down_ns);
+        if let Some(machine) = self.nodes.get_mut(node).filter(|machine| !machine.is_up()) {
+            machine.wipe();
+            self.wiped = Some(node);
+        }
     }
 
     pub(super) fn undo(&mut self, undo: Undo) -> Checked {

@@ -158,6 +158,8 @@ pub struct World {
     out: Outputs,
     rng: rand::rngs::SmallRng,
     healing: bool,
+    /// The node that lost its disk.
+    wiped: Option<usize>,
     settle: settle::Settle,
 }
 
@@ -207,6 +209,7 @@ impl World {
             out: Outputs::default(),
             rng: streams.stream("world", 0),
             healing: false,
+            wiped: None,
             settle: settle::Settle::default(),
             scenario,
         }

@@ -159,6 +159,7 @@ impl World {
                 );
                 return Err(Violation::new("damage", self.queue.now(), message));
             }
+            Notice::Wiped if self.wiped == Some(node) => {}
             Notice::Wiped => {
                 let message = format!("n{} was taken for wiped, and it was not", node + 1);
                 return Err(Violation::new("damage", self.queue.now(), message));
