@@ -138,6 +138,11 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// The node's disk is gone.
+    pub(crate) fn wipe(&self, index: usize) {
+        std::fs::remove_dir_all(&self.nodes[index].data).unwrap();
+    }
+
     /// Asks the node to stop, and waits for its end.
     pub(crate) fn terminate(&mut self, index: usize) -> ExitStatus {
         let mut child = self.nodes[index].child.take().unwrap();
@@ -184,8 +189,23 @@ impl Cluster {
 
     /// The values of a key, sorted.
     pub(crate) async fn get(&self, index: usize, key: &str) -> Result<Vec<String>, tonic::Status> {
+        self.get_at(index, key, kv::read_level::Kind::Linearizable)
+            .await
+    }
+
+    async fn get_at(
+        &self,
+        index: usize,
+        key: &str,
+        kind: kv::read_level::Kind,
+    ) -> Result<Vec<String>, tonic::Status> {
+        let level = Some(kv::ReadLevel {
+            kind: i32::from(kind),
+            ..kv::ReadLevel::default()
+        });
         let get = kv::Get {
             key: key.to_owned().into(),
+            level,
             ..kv::Get::default()
         };
         let request = kv::GetRequest {
@@ -197,6 +217,21 @@ impl Cluster {
         let mut values: Vec<String> = response.siblings.iter().map(text).collect();
         values.sort();
         Ok(values)
+    }
+
+    /// Asks until the node's own replica holds these values.
+    pub(crate) async fn expect_held(&self, index: usize, key: &str, values: &[&str]) {
+        let held = eventually(async || {
+            match self
+                .get_at(index, key, kv::read_level::Kind::Eventual)
+                .await
+            {
+                Ok(found) if found == values => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        held.await
+            .unwrap_or_else(|last| panic!("{key} held by n{}: {last}, not {values:?}", index + 1));
     }
 
     /// Asks until the key has these values at every node given.

@@ -34,3 +34,27 @@ async fn any_node_takes_any_request_and_the_zone_goes_on_without_any_one_of_them
     }
     cluster.expect_no_panic();
 }
+
+#[tokio::test]
+async fn a_node_that_lost_its_disk_comes_back_and_holds_everything_again() {
+    let mut cluster = Cluster::start(&[3], &[]);
+    for key in 0..8 {
+        cluster
+            .put_until_acknowledged(0, &format!("k{key}"), "1")
+            .await;
+    }
+    cluster.kill(2);
+    cluster.wipe(2);
+    cluster.put_until_acknowledged(0, "while-away", "1").await;
+    cluster.spawn(2);
+    cluster.wait_ready(2);
+    let keys = (0..8)
+        .map(|key| format!("k{key}"))
+        .chain(["while-away".to_owned()]);
+    for key in keys {
+        cluster.expect_held(2, &key, &["1"]).await;
+    }
+    cluster.put_until_acknowledged(2, "after", "2").await;
+    cluster.expect(&[0, 1, 2], "after", &["2"]).await;
+    cluster.expect_no_panic();
+}

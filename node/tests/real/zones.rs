@@ -187,3 +187,23 @@ async fn scan_all(cluster: &Cluster, node: usize) -> Vec<String> {
         scan.page_token = page.next_page_token;
     }
 }
+
+#[tokio::test]
+async fn a_zone_that_lost_its_disk_gets_everything_back_from_the_others() {
+    let mut cluster = Cluster::start(&[1, 1, 1], &[]);
+    for key in 0..8 {
+        cluster.put(0, &format!("k{key}"), "1").await.unwrap();
+        cluster.expect(&ALL, &format!("k{key}"), &["1"]).await;
+    }
+    cluster.kill(0);
+    cluster.wipe(0);
+    cluster.spawn(0);
+    cluster.wait_ready(0);
+    for key in 0..8 {
+        cluster.expect(&ALL, &format!("k{key}"), &["1"]).await;
+    }
+    cluster.put_until_acknowledged(0, "k0", "2").await;
+    cluster.expect(&ALL, "k0", &["2"]).await;
+    expect_equal_digests(&cluster).await;
+    cluster.expect_no_panic();
+}
