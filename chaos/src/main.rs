@@ -35,6 +35,9 @@ enum Command {
     Sim(Sim),
     /// Run seeds one after another, on all processors.
     Swarm(Swarm),
+    /// Kill real processes under load.
+    #[cfg(feature = "local")]
+    Local(meridian_chaos::local::LocalArgs),
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +142,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Sim(sim) => run_sim(&sim),
         Command::Swarm(swarm) => Ok(run_swarm(&swarm)),
+        #[cfg(feature = "local")]
+        Command::Local(args) => return meridian_chaos::local::main(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
