@@ -118,7 +118,7 @@ async fn serve(config: NodeConfig) -> Result<(), RunError> {
     let listeners = Listeners::bind(&config).await?;
     let node = Node::start(&config, engine)?;
     let ending = Ending::watch(&node.calls.shared)?;
-    let servers = servers::start(&config, &node, listeners)?;
+    let servers = servers::start(&config, &node, listeners).await?;
     let _disk = disk::watch(&dir.store(), &config.store, &node.calls);
     ready::announce(&config, &node.calls, &servers);
     let ended = ending.wait().await;

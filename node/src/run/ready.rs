@@ -4,14 +4,12 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meridian_proto::admin::v1::admin_server::AdminServer;
-use meridian_proto::kv::v1::kv_server::KvServer;
 use tokio::time::{Instant, sleep};
+use tonic_health::ServingStatus;
 
 use super::servers::Servers;
 use crate::calls::Calls;
 use crate::config::NodeConfig;
-use crate::service::{AdminService, KvService};
 
 /// How long leaders are waited for: without them, eventual reads are served.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,8 +43,7 @@ pub(super) fn announce(config: &NodeConfig, calls: &Arc<Calls>, servers: &Server
         if calls.shared.is_draining() {
             return;
         }
-        health.set_serving::<KvServer<KvService>>().await;
-        health.set_serving::<AdminServer<AdminService>>().await;
+        super::servers::set_health(&health, ServingStatus::Serving).await;
         let mut out = std::io::stdout().lock();
         if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
             tracing::warn!(%error, "cannot say so on standard output");

@@ -10,8 +10,10 @@ use meridian_proto::peer::v1::peer_server::PeerServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::{Listeners, Node, RunError};
@@ -20,6 +22,9 @@ use crate::limits::{MESSAGE_BYTES_MAX, WINDOW_BYTES};
 use crate::links::Incoming;
 use crate::metrics::{self, Scraper};
 use crate::service::{AdminService, Engine, KvService};
+
+/// The node as a whole, in the words of grpc.health.v1.
+const NODE: &str = "";
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -47,7 +52,18 @@ impl Servers {
     }
 }
 
-pub(super) fn start(
+/// Says of every service, and of the node as a whole, how it is.
+pub(super) async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in [
+        NODE,
+        <KvServer<KvService>>::NAME,
+        <AdminServer<AdminService>>::NAME,
+    ] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+pub(super) async fn start(
     config: &NodeConfig,
     node: &Node,
     listeners: Listeners,
@@ -55,6 +71,7 @@ pub(super) fn start(
     let (stop_clients, clients_end) = watch::channel(false);
     let (stop_rest, rest_end) = watch::channel(false);
     let (health, clients) = client_server(config, node, listeners.clients, clients_end)?;
+    set_health(&health, ServingStatus::NotServing).await;
     let mut rest = vec![peer_server(node, listeners.peers, rest_end.clone())];
     if let Some(listener) = listeners.metrics {
         let scraper = Scraper {

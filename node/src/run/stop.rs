@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use meridian_proto::admin::v1::admin_server::AdminServer;
-use meridian_proto::kv::v1::kv_server::KvServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tonic_health::ServingStatus;
 
-use super::servers::Servers;
+use super::servers::{Servers, set_health};
 use super::{Node, RunError};
 use crate::config::NodeConfig;
-use crate::service::{AdminService, KvService};
 use crate::shared::Shared;
 
 /// How often is looked whether open requests are answered.
@@ -73,14 +71,7 @@ pub(super) async fn stop(
 ) -> Result<(), RunError> {
     let shared = &node.calls.shared;
     tracing::info!(?ended, open = shared.in_flight(), "stopping");
-    servers
-        .health
-        .set_not_serving::<KvServer<KvService>>()
-        .await;
-    servers
-        .health
-        .set_not_serving::<AdminServer<AdminService>>()
-        .await;
+    set_health(&servers.health, ServingStatus::NotServing).await;
     shared.drain();
     let began = Instant::now();
     let bound = match &ended {

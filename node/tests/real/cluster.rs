@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps for an effect: what is expected is asked for again until it is there or a generous bound passes.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 /// How long anything may take before a test gives up: machines of CI are slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A node of the test.
 pub(crate) struct Node {
@@ -45,14 +46,14 @@ impl Cluster {
         let mut file = String::from("cluster = \"test\"\n");
         let mut nodes = Vec::new();
         for (zone, count) in ('a'..).zip(zones) {
-            file.push_str(&format!("[[zone]]\nname = \"{zone}\"\n"));
+            writeln!(file, "[[zone]]\nname = \"{zone}\"").unwrap();
             for _ in 0..*count {
                 let id = nodes.len() + 1;
                 let ip = format!("{net}.{id}");
-                file.push_str(&format!(
+                writeln!(file,
                     "[[node]]\nname = \"n{id}\"\nid = {id}\nzone = \"{zone}\"\naddr = \"{ip}:7400\"\n\
-                     peer_addr = \"{ip}:7401\"\nmetrics_addr = \"{ip}:7402\"\n"
-                ));
+                     peer_addr = \"{ip}:7401\"\nmetrics_addr = \"{ip}:7402\""
+).unwrap();
                 let data = folder.path().join(format!("n{id}"));
                 nodes.push(Node {
                     name: format!("n{id}"),
@@ -120,7 +121,7 @@ impl Cluster {
             panic!("{} is not ready; its log:\n{}", node.name, self.log(index));
         };
         assert!(
-            line.starts_with(&format!("READY zone=")) && line.contains(&node.ip),
+            line.starts_with("READY zone=") && line.contains(&node.ip),
             "{line}"
         );
     }

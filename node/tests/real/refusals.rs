@@ -36,27 +36,25 @@ fn none(code: Code, reason: &str) -> (Code, String, String) {
     (code, reason.into(), "none".into())
 }
 
-#[tokio::test]
-async fn bad_arguments_are_refused_by_reason_and_without_effect() {
-    let cluster = Cluster::start(&[1], &[]);
-    let plain = || kv::Put {
+fn plain() -> kv::Put {
+    kv::Put {
         key: "k".into(),
         value: "v".into(),
         ..kv::Put::default()
-    };
-    let context = cluster.put(0, "other", "v").await.unwrap().context;
-    let with_context = |context: bytes::Bytes| kv::Put {
-        intent: i32::from(kv::Intent::Context),
-        context,
-        ..plain()
-    };
-    let level = |kind: kv::write_level::Kind| kv::Put {
-        level: Some(kv::WriteLevel {
-            kind: i32::from(kind),
-            zones: 2,
-        }),
-        ..plain()
-    };
+    }
+}
+
+fn argument(reason: &str) -> (Code, String, String) {
+    none(Code::InvalidArgument, reason)
+}
+
+fn unsupported(reason: &str) -> (Code, String, String) {
+    none(Code::FailedPrecondition, reason)
+}
+
+#[tokio::test]
+async fn sizes_out_of_bounds_and_bad_op_ids_are_refused_without_effect() {
+    let cluster = Cluster::start(&[1], &[]);
     let stamped = |stamp_ms, id: &'static [u8]| kv::Put {
         op_id: Some(kv::OpId {
             stamp_ms,
@@ -64,7 +62,6 @@ async fn bad_arguments_are_refused_by_reason_and_without_effect() {
         }),
         ..plain()
     };
-    let argument = |reason| none(Code::InvalidArgument, reason);
     let cases = [
         (
             kv::Put {
@@ -87,34 +84,58 @@ async fn bad_arguments_are_refused_by_reason_and_without_effect() {
             },
             argument("VALUE_TOO_LARGE"),
         ),
+        (stamped(u64::MAX, &[7; 16]), argument("BAD_OP_ID")),
+        (stamped(1, &[7; 3]), argument("BAD_OP_ID")),
+    ];
+    for (put, expected) in cases {
+        assert_eq!(put_refused(&cluster, "", put).await, expected);
+    }
+    let nowhere = none(Code::NotFound, "KEYSPACE_NOT_FOUND");
+    assert_eq!(put_refused(&cluster, "nowhere", plain()).await, nowhere);
+    assert_eq!(cluster.get(0, "k").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn forged_and_foreign_contexts_and_levels_not_offered_are_refused_without_effect() {
+    let cluster = Cluster::start(&[1], &[]);
+    let context = cluster.put(0, "other", "v").await.unwrap().context;
+    let with_context = |context: bytes::Bytes| kv::Put {
+        intent: i32::from(kv::Intent::Context),
+        context,
+        ..plain()
+    };
+    let level = |kind: kv::write_level::Kind| kv::Put {
+        level: Some(kv::WriteLevel {
+            kind: i32::from(kind),
+            zones: 2,
+        }),
+        ..plain()
+    };
+    let cases = [
         (with_context(context.clone()), argument("BAD_TOKEN")),
         (with_context("forged".into()), argument("BAD_TOKEN")),
         (with_context(vec![1; 70_000].into()), argument("BAD_TOKEN")),
         (kv::Put { context, ..plain() }, argument("INVALID_ARGUMENT")),
-        (stamped(u64::MAX, &[7; 16]), argument("BAD_OP_ID")),
-        (stamped(1, &[7; 3]), argument("BAD_OP_ID")),
         (
             level(kv::write_level::Kind::All),
-            none(Code::FailedPrecondition, "LEVEL_UNSUPPORTED"),
+            unsupported("LEVEL_UNSUPPORTED"),
         ),
         (
             level(kv::write_level::Kind::Zones),
-            none(Code::FailedPrecondition, "LEVEL_UNSUPPORTED"),
+            unsupported("LEVEL_UNSUPPORTED"),
         ),
     ];
     for (put, expected) in cases {
         assert_eq!(put_refused(&cluster, "", put).await, expected);
     }
-    assert_eq!(
-        put_refused(&cluster, "nowhere", plain()).await,
-        none(Code::NotFound, "KEYSPACE_NOT_FOUND")
-    );
     assert_eq!(cluster.get(0, "k").await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn reads_and_operators_are_refused_by_reason_too() {
-    let cluster = Cluster::start(&[1, 1], &[]);
+async fn reads_are_refused_by_reason() {
+    let cluster = Cluster::start(&[1], &[]);
+    let mut client = cluster.kv(0).await;
+    let keyspace = String::new();
     for kind in [
         kv::read_level::Kind::Session,
         kv::read_level::Kind::Bounded,
@@ -129,88 +150,56 @@ async fn reads_and_operators_are_refused_by_reason_too() {
             level,
             ..kv::Get::default()
         });
-        let refused = cluster
-            .kv(0)
-            .await
-            .get(kv::GetRequest {
-                keyspace: String::new(),
-                get,
-            })
-            .await
-            .unwrap_err();
-        assert_eq!(
-            facts(&refused),
-            none(Code::FailedPrecondition, "LEVEL_UNSUPPORTED")
-        );
+        let request = kv::GetRequest {
+            keyspace: keyspace.clone(),
+            get,
+        };
+        let refused = client.get(request).await.unwrap_err();
+        assert_eq!(facts(&refused), unsupported("LEVEL_UNSUPPORTED"));
     }
     let scan = Some(kv::Scan {
         page_token: "x".into(),
         ..kv::Scan::default()
     });
-    let refused = cluster
-        .kv(0)
-        .await
-        .scan(kv::ScanRequest {
-            keyspace: String::new(),
-            scan,
-        })
+    let refused = client
+        .scan(kv::ScanRequest { keyspace, scan })
         .await
         .unwrap_err();
-    assert_eq!(
-        facts(&refused),
-        none(Code::InvalidArgument, "BAD_PAGE_TOKEN")
-    );
+    assert_eq!(facts(&refused), argument("BAD_PAGE_TOKEN"));
+}
+
+#[tokio::test]
+async fn operators_are_refused_by_reason() {
+    let cluster = Cluster::start(&[1, 1], &[]);
+    let mut operator = cluster.admin(0).await;
     let block = admin::FaultBlockRequest {
         from: "a".into(),
         to: "b".into(),
         one_way: false,
     };
-    let refused = cluster.admin(0).await.fault_block(block).await.unwrap_err();
-    assert_eq!(
-        facts(&refused),
-        none(Code::FailedPrecondition, "FAULTS_DISABLED")
-    );
+    let refused = operator.fault_block(block).await.unwrap_err();
+    assert_eq!(facts(&refused), unsupported("FAULTS_DISABLED"));
     let create = |name: &str, mode: &str| admin::KeyspaceCreateRequest {
         name: name.into(),
         mode: mode.into(),
         shards: 2,
     };
-    let refused = cluster
-        .admin(0)
-        .await
-        .keyspace_create(create("no spaces", ""))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        facts(&refused),
-        none(Code::InvalidArgument, "INVALID_ARGUMENT")
-    );
-    let refused = cluster
-        .admin(0)
-        .await
-        .keyspace_create(create("s", "sync"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        facts(&refused),
-        none(Code::FailedPrecondition, "MODE_UNSUPPORTED")
-    );
-    cluster
-        .admin(0)
-        .await
+    operator
         .keyspace_create(create("mine", "async"))
         .await
         .unwrap();
-    let refused = cluster
-        .admin(0)
-        .await
-        .keyspace_create(create("mine", "async"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        facts(&refused),
-        none(Code::AlreadyExists, "KEYSPACE_EXISTS")
-    );
+    let cases = [
+        (create("no spaces", ""), argument("INVALID_ARGUMENT")),
+        (create("s", "sync"), unsupported("MODE_UNSUPPORTED")),
+        (
+            create("mine", "async"),
+            none(Code::AlreadyExists, "KEYSPACE_EXISTS"),
+        ),
+    ];
+    for (request, expected) in cases {
+        let refused = operator.keyspace_create(request).await.unwrap_err();
+        assert_eq!(facts(&refused), expected);
+    }
 }
 
 #[tokio::test]
