@@ -55,7 +55,7 @@ mod tests {
         for micros in 1..=1000 {
             record(&mut histogram, Duration::from_micros(micros));
         }
-        record(&mut histogram, Duration::from_secs(3_600));
+        record(&mut histogram, Duration::from_hours(1));
         let latencies = Latencies::of(&histogram);
         assert_eq!(latencies.count, 1001);
         assert!((495.0..506.0).contains(&latencies.p50_us), "{latencies:?}");

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use meridian_chaos::local::cluster::{Cluster, Setting};
+use meridian_chaos::local::ends::Ends;
 use meridian_chaos::local::plan::Shape;
 use meridian_client::Client;
 use tempfile::TempDir;
@@ -114,7 +115,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    match LocalSet::new().block_on(&runtime, run(&args)) {
+    match LocalSet::new().block_on(&runtime, run_or_end(&args)) {
         Ok(report) => show(&args, &report),
         Err(why) => failed(&why),
     }
@@ -149,6 +150,15 @@ struct Target {
     /// On the nodes' disk.
     folder: Option<TempDir>,
     _cluster: Option<Cluster>,
+}
+
+/// Whoever ends it early leaves no process behind.
+async fn run_or_end(args: &Args) -> Result<Report, String> {
+    let mut ends = Ends::new().map_err(|error| error.to_string())?;
+    tokio::select! {
+        report = run(args) => report,
+        () = ends.any() => Err("interrupted".to_owned()),
+    }
 }
 
 async fn run(args: &Args) -> Result<Report, String> {

@@ -11,6 +11,7 @@
 
 mod args;
 pub mod cluster;
+pub mod ends;
 pub mod ledger;
 pub mod lossy;
 pub mod plan;

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::args::LocalArgs;
 use super::cluster::{Cluster, Setting};
+use super::ends::Ends;
 use super::ledger::{Attempt, Ledger};
 use super::lossy::{LossyDisk, disk::Lost, unavailable};
 use super::plan::Node;
@@ -95,7 +96,12 @@ async fn experiment(args: &LocalArgs) -> Result<Vec<String>, String> {
         .prefix("kv-chaos-local-")
         .tempdir()
         .map_err(|error| error.to_string())?;
-    let outcome = experiment_in(args, folder.path()).await;
+    // Whoever ends the experiment early leaves no process and no mount behind.
+    let mut ends = Ends::new().map_err(|error| error.to_string())?;
+    let outcome = tokio::select! {
+        outcome = experiment_in(args, folder.path()) => outcome,
+        () = ends.any() => Err("interrupted".to_owned()),
+    };
     if let Some(keep) = &args.keep {
         keep_logs(folder.path(), keep).map_err(|error| format!("cannot keep the logs: {error}"))?;
     }
