@@ -152,9 +152,10 @@ impl World {
                 Query::Scan { shard, .. } | Query::Digest { shard } => *shard,
             },
             Request::Lag { shard, .. } => *shard,
-            Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } | Request::Groups => {
-                return 0;
-            }
+            Request::KeyspaceCreate { .. }
+            | Request::KeyspaceDelete { .. }
+            | Request::Reincarnate { .. }
+            | Request::Groups => return 0,
         };
         let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
         usize::from(shard.0).checked_rem(cores).unwrap_or(0)

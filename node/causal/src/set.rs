@@ -52,6 +52,13 @@ impl SiblingSet {
         set.is_valid().then_some(set)
     }
 
+    /// A set of parts that keep the invariants, since they were another set's.
+    pub(crate) fn of_parts(context: CausalContext, siblings: Vec<Sibling>) -> Self {
+        let set = Self { context, siblings };
+        set.check();
+        set
+    }
+
     /// Everything of this key that was seen here.
     pub fn context(&self) -> &CausalContext {
         &self.context

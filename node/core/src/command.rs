@@ -82,7 +82,7 @@ impl Op {
                 .iter()
                 .map(|(key, dots)| key.len() + (1 + dots.len()) * DOT_BYTES)
                 .sum(),
-            Self::EvictOpIds { .. } => 0,
+            Self::EvictOpIds { .. } | Self::Quarantine { .. } | Self::TakeIncarnation { .. } => 0,
         };
         FIXED_BYTES + variable
     }
@@ -177,6 +177,21 @@ pub enum Op {
         through_index: u64,
         /// Stamps below this are answered `OUTCOME_UNKNOWN` from now on.
         floor_ms: u64,
+    },
+    /// The store under this group is an old copy: writes of `incarnation` beyond `resume` were made here after it came
+    /// back, and other zones may hold others with the same dots (protocol rule 5).
+    Quarantine {
+        /// The incarnation this is said of; no effect on a group that has another.
+        incarnation: Incarnation,
+        /// The last counter of the copy.
+        resume: u64,
+    },
+    /// A group in quarantine goes on as `new`, and so do its writes since it came back.
+    TakeIncarnation {
+        /// The incarnation left; no effect on a group that has another.
+        old: Incarnation,
+        /// The one the control group gave.
+        new: Incarnation,
     },
 }
 
@@ -345,6 +360,14 @@ mod tests {
             Op::EvictOpIds {
                 through_index: counter,
                 floor_ms: counter,
+            },
+            Op::Quarantine {
+                incarnation,
+                resume: counter,
+            },
+            Op::TakeIncarnation {
+                old: incarnation,
+                new: incarnation,
             },
         ]
     }

@@ -105,6 +105,9 @@ pub enum Error {
     /// The node has not been admitted to the cluster yet.
     #[error("the node is not a member of the cluster yet")]
     NotAdmitted,
+    /// The shard's store is an old copy: it takes no writes until it has a new incarnation (protocol rule 5).
+    #[error("the shard was restored from an old copy and waits for a new incarnation")]
+    Quarantined,
 }
 
 impl Error {
@@ -127,6 +130,7 @@ impl Error {
             Self::Corruption { .. } => "CORRUPTION",
             Self::Poisoned => "POISONED",
             Self::NotAdmitted => "NOT_ADMITTED",
+            Self::Quarantined => "QUARANTINED",
         }
     }
 
@@ -147,7 +151,8 @@ impl Error {
             | Self::KeyspaceNotFound
             | Self::KeyspaceExists
             | Self::Corruption { .. }
-            | Self::NotAdmitted => EffectOf::None,
+            | Self::NotAdmitted
+            | Self::Quarantined => EffectOf::None,
         }
     }
 
@@ -159,7 +164,8 @@ impl Error {
             | Self::OutcomeUnknown { .. }
             | Self::DeadlineExceeded { .. }
             | Self::Overloaded { .. }
-            | Self::NotAdmitted => true,
+            | Self::NotAdmitted
+            | Self::Quarantined => true,
             Self::VersionMismatch { .. }
             | Self::TooManySiblings { .. }
             | Self::DiskFull

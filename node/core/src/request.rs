@@ -1,11 +1,11 @@
 //! What the driver may ask of a core, and what it is answered.
 
 use bytes::Bytes;
-use meridian_causal::{CausalContext, Content, Dot, OpId, SiblingSet, ZoneId};
+use meridian_causal::{CausalContext, Content, Dot, Incarnation, OpId, SiblingSet, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::WriteIntent;
-use crate::ids::{KeyspaceId, NodeId, ShardId};
+use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,15 @@ pub enum Request {
     },
     /// Groups this core holds. Answered at once, never forwarded.
     Groups,
+    /// A new incarnation for a group in quarantine (control group). From core to core, never from a driver.
+    Reincarnate {
+        /// The group.
+        group: GroupId,
+        /// The one it is to replace; no effect if the catalog has another one by now.
+        incarnation: Incarnation,
+        /// A node that does not lead the control group has passed it on.
+        passed: bool,
+    },
 }
 
 /// A put or delete.

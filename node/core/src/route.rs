@@ -21,6 +21,9 @@ use crate::shard::outbox;
 use crate::time::{MS, Now};
 use crate::waiting::{Origin, Waiter, What};
 
+/// How long a request for a new incarnation may wait.
+const REINCARNATE_MS: u64 = 1_000;
+
 /// A request on its way to a group.
 struct Routed {
     origin: Origin,
@@ -58,7 +61,9 @@ impl Core {
             Request::Write(write) => self.group_for(write.keyspace, &write.key),
             Request::Read(read) => self.group_for_read(read),
             Request::Lag { keyspace, shard } => self.group_at(*keyspace, *shard),
-            Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } => Ok(GroupId::CONTROL),
+            Request::KeyspaceCreate { .. }
+            | Request::KeyspaceDelete { .. }
+            | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
             Request::Groups => {
                 let groups = self.groups.values().map(Group::status).collect();
                 Self::answer(origin, Ok(Response::Groups(groups)), out);
@@ -154,6 +159,16 @@ impl Core {
             Request::KeyspaceDelete { name } => {
                 self.control(&routed, ControlOp::KeyspaceDelete { name }, out);
             }
+            Request::Reincarnate {
+                group, incarnation, ..
+            } => {
+                let op = ControlOp::Reincarnate {
+                    group,
+                    old: incarnation,
+                    nonce: self.rng.random(),
+                };
+                self.control(&routed, op, out);
+            }
             Request::Groups => {}
         }
     }
@@ -161,6 +176,14 @@ impl Core {
     fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
         if let Err(error) = self.check_write(&write) {
             Self::answer(routed.origin, Err(error), out);
+            return;
+        }
+        if self
+            .groups
+            .get(&routed.group)
+            .is_some_and(Group::quarantined)
+        {
+            Self::answer(routed.origin, Err(Error::Quarantined), out);
             return;
         }
         let what = What::Write(routed.group, write.op_id);
@@ -251,24 +274,37 @@ impl Core {
         ticket
     }
 
-    /// Sends a request to the node that leads; one that was forwarded already goes back.
+    /// Sends a request to the node that leads; one that was forwarded already goes back, but a group in quarantine may
+    /// ask any node, whatever the core, so its request is passed on once.
     fn forward(&mut self, now: Now, routed: Routed, request: Request, out: &mut Outputs) {
         let leader = match routed.group {
             GroupId::CONTROL => self.groups.get(&GroupId::CONTROL).and_then(Group::leader),
             group => self.leader_elsewhere(group),
         };
         let leader = leader.filter(|leader| *leader != self.config.node);
-        let (Some(node), Origin::Driver(_)) = (leader, routed.origin) else {
+        let mut request = request;
+        let may_go_on = match (routed.origin, &mut request) {
+            (Origin::Driver(_) | Origin::Core, _) => true,
+            (Origin::Peer(..), Request::Reincarnate { passed, .. }) => {
+                !std::mem::replace(passed, true)
+            }
+            (Origin::Peer(..), _) => false,
+        };
+        let Some(node) = leader.filter(|_| may_go_on) else {
             let error = match (leader, routed.origin) {
                 (None, Origin::Driver(_)) => Error::NoQuorum,
-                (_, Origin::Driver(_) | Origin::Peer(..)) => Error::NotLeader { leader },
+                (_, Origin::Driver(_) | Origin::Peer(..) | Origin::Core) => {
+                    Error::NotLeader { leader }
+                }
             };
             Self::answer(routed.origin, Err(error), out);
             return;
         };
         let what = match &request {
             Request::Write(write) => What::ForwardedWrite(write.op_id),
-            Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } => What::Control,
+            Request::KeyspaceCreate { .. }
+            | Request::KeyspaceDelete { .. }
+            | Request::Reincarnate { .. } => What::Control,
             Request::Read(_) | Request::Lag { .. } | Request::Groups => What::ForwardedRead,
         };
         let Some(id) = self.ticket(&routed, what, out) else {
@@ -283,6 +319,50 @@ impl Core {
                 request: Box::new(request),
             },
         ));
+    }
+
+    /// Asks the control group for a new incarnation, if a group in quarantine is due to. Core 0 knows who leads the
+    /// control group, the others ask the nodes in turn.
+    pub(crate) fn seek_incarnation(&mut self, now: Now, id: GroupId, out: &mut Outputs) {
+        let Some((incarnation, attempt)) = self
+            .groups
+            .get_mut(&id)
+            .and_then(|group| group.life.take_wish())
+        else {
+            return;
+        };
+        let request = Request::Reincarnate {
+            group: id,
+            incarnation,
+            passed: false,
+        };
+        let routed = Routed {
+            origin: Origin::Core,
+            deadline_ns: now.after_ms(REINCARNATE_MS),
+            group: GroupId::CONTROL,
+        };
+        if self.groups.contains_key(&GroupId::CONTROL) {
+            self.dispatch(now, routed, request, out);
+            return;
+        }
+        let others = self.catalog.nodes.keys();
+        let others: Vec<NodeId> = others
+            .copied()
+            .filter(|node| *node != self.config.node)
+            .collect();
+        let next = attempt.checked_rem(others.len());
+        let Some(node) = next.and_then(|next| others.get(next).copied()) else {
+            return;
+        };
+        let Some(ticket) = self.ticket(&routed, What::Control, out) else {
+            return;
+        };
+        let forward = PeerMessage::Forward {
+            id: ticket,
+            deadline_ms: REINCARNATE_MS,
+            request: Box::new(request),
+        };
+        out.messages.push((node, forward));
     }
 
     /// The node asked has answered.
@@ -331,6 +411,7 @@ impl Core {
                     query: read.query.clone(),
                 });
             }
+            Origin::Core => {}
             Origin::Peer(..) => {
                 let shards = self
                     .catalog
@@ -346,6 +427,7 @@ impl Core {
     pub(crate) fn answer(origin: Origin, result: Result<Response, Error>, out: &mut Outputs) {
         match origin {
             Origin::Driver(id) => out.replies.push((id, result)),
+            Origin::Core => {}
             Origin::Peer(node, id) => {
                 out.messages.push((
                     node,

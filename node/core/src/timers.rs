@@ -50,6 +50,7 @@ impl Core {
         out.messages.extend(group.ask_page(now));
         self.after_raft(id, out);
         self.with_exchange(now, id, out, Group::exchange_tick);
+        self.seek_incarnation(now, id, out);
     }
 
     /// What the leader of the control group does of its own accord: found the cluster, register stores.

@@ -20,6 +20,8 @@ pub(crate) enum Origin {
     Driver(RequestId),
     /// A node that forwarded it.
     Peer(NodeId, RequestId),
+    /// The core itself, which sees by other means whether it was done.
+    Core,
 }
 
 /// What is waited for.

@@ -191,7 +191,8 @@ impl Failure {
             | Error::KeyspaceExists
             | Error::Corruption { .. }
             | Error::Poisoned
-            | Error::NotAdmitted => failure,
+            | Error::NotAdmitted
+            | Error::Quarantined => failure,
         }
     }
 
@@ -258,7 +259,9 @@ const fn effect_name(effect: EffectOf) -> &'static str {
 
 const fn code(error: &Error) -> Code {
     match error {
-        Error::NotLeader { .. } | Error::NoQuorum | Error::NotAdmitted => Code::Unavailable,
+        Error::NotLeader { .. } | Error::NoQuorum | Error::NotAdmitted | Error::Quarantined => {
+            Code::Unavailable
+        }
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::VersionMismatch { .. } => Code::Aborted,
         Error::TooManySiblings { .. } => Code::FailedPrecondition,

@@ -52,6 +52,7 @@ impl Submission {
             Request::Read(_)
             | Request::KeyspaceCreate { .. }
             | Request::KeyspaceDelete { .. }
+            | Request::Reincarnate { .. }
             | Request::Lag { .. }
             | Request::Groups => 0,
         };

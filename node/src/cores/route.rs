@@ -65,9 +65,10 @@ fn shard_of(request: &Request, catalog: &Catalog) -> ShardId {
             Query::Scan { shard, .. } | Query::Digest { shard } => *shard,
         },
         Request::Lag { shard, .. } => *shard,
-        Request::KeyspaceCreate { .. } | Request::KeyspaceDelete { .. } | Request::Groups => {
-            ShardId(0)
-        }
+        Request::KeyspaceCreate { .. }
+        | Request::KeyspaceDelete { .. }
+        | Request::Reincarnate { .. }
+        | Request::Groups => ShardId(0),
     }
 }
 

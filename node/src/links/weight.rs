@@ -69,6 +69,7 @@ fn request_weight(request: &Request) -> usize {
         Request::Read(_)
         | Request::KeyspaceCreate { .. }
         | Request::KeyspaceDelete { .. }
+        | Request::Reincarnate { .. }
         | Request::Lag { .. }
         | Request::Groups => BASE,
     }

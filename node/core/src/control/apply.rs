@@ -1,5 +1,7 @@
 //! What each command does to the catalog.
 
+use meridian_causal::Incarnation;
+
 use super::{ControlOp, placement};
 use crate::catalog::{Catalog, GroupRecord};
 use crate::error::Error;
@@ -28,6 +30,10 @@ pub(super) fn apply(catalog: &mut Catalog, op: ControlOp) -> Result<Response, Er
             nonce,
         } => {
             admit(catalog, node, store, wiped, nonce);
+            Ok(Response::KeyspaceCreated(KeyspaceId::CONTROL))
+        }
+        ControlOp::Reincarnate { group, old, nonce } => {
+            reincarnate(catalog, group, old, nonce);
             Ok(Response::KeyspaceCreated(KeyspaceId::CONTROL))
         }
     }
@@ -127,6 +133,19 @@ fn admit(catalog: &mut Catalog, node: NodeId, store: u128, wiped: bool, nonce: u
         } else {
             replace(&mut group.voters, old, new);
         }
+    }
+}
+
+/// Gives a group another incarnation, once however often it is asked: only while the catalog has the `old` one.
+fn reincarnate(catalog: &mut Catalog, id: GroupId, old: Incarnation, nonce: u64) {
+    let incarnation = placement::incarnation(catalog, id, nonce);
+    let groups = catalog
+        .keyspaces
+        .get_mut(&id.keyspace)
+        .into_iter()
+        .flat_map(|keyspace| &mut keyspace.groups);
+    for group in groups.filter(|group| group.id == id && group.incarnation == old) {
+        group.incarnation = incarnation;
     }
 }
 

@@ -11,13 +11,14 @@ mod placement;
 
 use std::sync::Arc;
 
+use meridian_causal::Incarnation;
 use meridian_storage::Read;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
 use crate::command::Waiter;
 use crate::error::Error;
-use crate::ids::NodeId;
+use crate::ids::{GroupId, NodeId};
 use crate::keys::CatalogKey;
 use crate::record::Header;
 use crate::request::Response;
@@ -56,6 +57,13 @@ pub(crate) enum ControlOp {
         /// The node's store is another one than the cluster knew, so it begins a new life.
         wiped: bool,
         /// Seeds the incarnations of groups founded anew.
+        nonce: u64,
+    },
+    /// A group in quarantine needs another incarnation than `old` (protocol rule 5).
+    Reincarnate {
+        group: GroupId,
+        old: Incarnation,
+        /// Seeds the new one.
         nonce: u64,
     },
 }

@@ -390,8 +390,11 @@ impl Group {
         // A shard that compares itself is as good a source as any: each key holds at least what the vector says, and what
         // it holds beyond that is in its context. (Were it none, two zones that compare with one another would wait for
         // ever.)
-        if context.views_left == 0 {
+        if context.views_left == 0 || !self.may_offer(context) {
             return Ok(Exchange::CompareLost { session });
+        }
+        if let Some(own) = self.shard().map(|shard| shard.meta().incarnation) {
+            self.offered(own, snapshot.get(own));
         }
         let view = context.engine.view().map_err(Error::from)?;
         let open = CompareView {

@@ -13,10 +13,11 @@
 //! * a receiver proposes each effect at most once per term, in order;
 //! * `known` holds only what a group itself said it has stored, directly or through another zone.
 //!
-//! Read `docs/exchange.md`, then `sender`, `receiver`, `compare`, `garbage`.
+//! Read `docs/exchange.md`, then `sender`, `receiver`, `compare`, `garbage`, `quarantine`.
 
 mod compare;
 mod garbage;
+mod quarantine;
 mod receiver;
 mod ring;
 mod sender;
@@ -65,6 +66,8 @@ pub(crate) struct Arrived {
 pub(crate) struct Applied {
     pub(crate) effects: Vec<(Dot, Effect)>,
     pub(crate) rewind: Vec<Incarnation>,
+    /// The group goes on under another incarnation than this one.
+    pub(crate) left: Option<Incarnation>,
 }
 
 /// A leader's volatile state of the exchange of one shard.
@@ -84,11 +87,25 @@ pub(crate) struct Exchanging {
 impl Exchanging {
     /// A command was applied in the turn under way.
     pub(crate) fn applied(&mut self, applied: Applied, leads: bool) {
+        if let Some(left) = applied.left {
+            // Links, the ring and open views speak of writes by names that are no longer theirs.
+            self.begin_anew();
+            self.known.remove(&left);
+        }
         self.fresh |= !applied.effects.is_empty();
         self.receiver.refused(&applied.rewind);
         if leads {
             self.ring.extend(applied.effects);
         }
+    }
+
+    /// Everything is forgotten but what other groups said they hold.
+    fn begin_anew(&mut self) {
+        let known = std::mem::take(&mut self.known);
+        *self = Self {
+            known,
+            ..Self::default()
+        };
     }
 
     /// Proposals were refused by Raft: what was taken as proposed must be asked for again.
@@ -124,6 +141,9 @@ pub(crate) fn others(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &Gr
 impl Group {
     /// Takes one message of the exchange. Only a leader whose state is current is shown any.
     pub(crate) fn exchange_receive(&mut self, arrived: Arrived, context: &mut ExchangeContext<'_>) {
+        if !self.may_hear(&arrived, context) {
+            return;
+        }
         let Arrived {
             from_zone,
             reply_to,
@@ -159,7 +179,8 @@ impl Group {
                     .heard(from_zone, reply_to, context.now);
                 let group =
                     others(context.catalog, self.id).find(|group| group.id.zone == from_zone);
-                if let Some(group) = group {
+                // A vector without the group's own writes may be one of its former life.
+                if let Some(group) = group.filter(|group| received.get(group.incarnation) > 0) {
                     self.exchange.learn(group.incarnation, &received);
                 }
                 self.take_effects(
@@ -192,7 +213,7 @@ impl Group {
 
     /// After a turn: what was applied goes out, and acknowledgements that are due.
     pub(crate) fn exchange_flush(&mut self, context: &mut ExchangeContext<'_>) {
-        if !self.established() || self.shard().is_none() {
+        if !self.established() || self.shard().is_none() || self.quarantined() {
             return;
         }
         if std::mem::take(&mut self.exchange.fresh) {
@@ -204,7 +225,7 @@ impl Group {
 
     /// Time passed: subscriptions, retries, garbage.
     pub(crate) fn exchange_tick(&mut self, context: &mut ExchangeContext<'_>) {
-        if !self.established() || self.shard().is_none() {
+        if !self.established() || self.shard().is_none() || !self.may_speak(context) {
             return;
         }
         self.subscribe_due(context);
@@ -217,13 +238,7 @@ impl Group {
     /// Leadership came or went: nothing volatile outlives it.
     pub(crate) fn exchange_role(&mut self, change: RoleChange) {
         match change {
-            RoleChange::Gained | RoleChange::Lost => {
-                let known = std::mem::take(&mut self.exchange.known);
-                self.exchange = Exchanging {
-                    known,
-                    ..Exchanging::default()
-                };
-            }
+            RoleChange::Gained | RoleChange::Lost => self.exchange.begin_anew(),
         }
     }
 

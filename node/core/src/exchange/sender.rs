@@ -178,7 +178,10 @@ impl Group {
         let Some(own) = self.shard().map(|shard| shard.meta().incarnation) else {
             return;
         };
-        let mut incarnations = vec![own];
+        let mut incarnations = Vec::new();
+        if self.may_offer(context) {
+            incarnations.push(own);
+        }
         incarnations.extend(
             link.relay
                 .iter()
@@ -256,6 +259,7 @@ impl Group {
         });
         link.flight_bytes = link.flight_bytes.saturating_add(bytes);
         let to = (zone, link.node);
+        self.offered(incarnation, last);
         let body = Exchange::Effects {
             incarnation,
             first: after.saturating_add(1),

@@ -7,6 +7,7 @@
 use meridian_causal::Hlc;
 use raft::eraftpb::{Entry, EntryType};
 
+use super::life::Life;
 use super::{Group, Machine, Outcome, addressed, members};
 use crate::command::{Command, Op, Waiter};
 use crate::config::Bounds;
@@ -198,6 +199,7 @@ impl Group {
                 context.work.begin_entry();
             }
             self.apply_entry(context, &entry, collected)?;
+            self.life.applied(&self.machine);
             if context.observe {
                 let writes_hash = context.work.entry_hash();
                 context.out.observations.push(Observation::Applied {
@@ -263,6 +265,7 @@ impl Group {
             }
             Machine::Data(shard) => {
                 let command = Command::decode(&entry.data)?;
+                let before = shard.meta().incarnation;
                 let applied = shard.apply(entry.index, &command, context.work)?;
                 let outcomes = applied.outcomes.into_iter();
                 self.outcomes.extend(
@@ -279,11 +282,16 @@ impl Group {
                         });
                     }
                 }
+                let left = applied.reincarnated.then_some(before);
+                if left.is_some() {
+                    self.life = Life::anew();
+                }
                 let leads = self.leads();
                 self.exchange.applied(
                     Applied {
                         effects: applied.effects,
                         rewind: applied.rewind,
+                        left,
                     },
                     leads,
                 );
@@ -392,6 +400,8 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::CompareEnd { .. }
         | Op::Trim { .. }
         | Op::DropTombstones { .. }
-        | Op::EvictOpIds { .. } => None,
+        | Op::EvictOpIds { .. }
+        | Op::Quarantine { .. }
+        | Op::TakeIncarnation { .. } => None,
     }
 }

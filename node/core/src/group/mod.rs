@@ -14,6 +14,7 @@
 
 mod collect;
 mod install;
+mod life;
 pub(crate) mod log;
 mod members;
 mod reads;
@@ -26,6 +27,7 @@ use rand::rngs::StdRng;
 
 pub(crate) use collect::TurnContext;
 use install::Install;
+use life::Life;
 
 use crate::command::{Op, Waiter, WriteOutcome};
 use crate::config::CoreConfig;
@@ -78,6 +80,7 @@ pub(crate) struct Group {
     pub(crate) replica: ReplicaId,
     pub(crate) machine: Machine,
     pub(crate) exchange: Exchanging,
+    pub(crate) life: Life,
     raft: RawNode<GroupLog>,
     /// Operations that the next turn proposes.
     queue: Vec<Op>,
@@ -147,6 +150,7 @@ impl Group {
             max_committed_size_per_ready: UNCOMMITTED_BYTES_MAX,
             ..Config::default()
         };
+        let life = Life::begin(log.last(), &machine);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raft = RawNode::new(&raft_config, log, &logger).map_err(|error| Error::Corruption {
             detail: format!("group {id}: {error}"),
@@ -161,6 +165,7 @@ impl Group {
             },
             machine,
             exchange: Exchanging::default(),
+            life,
             raft,
             queue: Vec::new(),
             control_queue: Vec::new(),

@@ -1,6 +1,6 @@
 //! What a group knows of its shard as a whole: one record, written once per turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meridian_causal::{CausalContext, Hlc, Incarnation, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// * `outbox_floor` ≤ `received`: the outbox holds exactly the effects between the two, per incarnation;
 /// * `outbox_bytes` is the sum of [`OutboxBytes::kept`] over all incarnations;
 /// * `dropped` ≤ `received`;
-/// * `received` and the floors never go back; an incarnation's counters are gapless up to `received`.
+/// * `received` and the floors never go back, except those of an incarnation left in a quarantine; an incarnation's
+///   counters are gapless up to `received`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardMeta {
     /// Index of the last entry applied.
@@ -48,6 +49,11 @@ pub struct ShardMeta {
     pub finals: BTreeMap<Incarnation, u64>,
     /// The zone is past its lease (protocol rule 14). Nothing fences yet.
     pub fenced: bool,
+    /// The store is an old copy, and this was the own counter when it came back (protocol rule 5). The group takes no
+    /// client's writes and has no part in the exchange until it has another incarnation.
+    pub quarantined: Option<u64>,
+    /// Incarnations this group had before; it never takes one of them again.
+    pub former: BTreeSet<Incarnation>,
 }
 
 /// Bytes of effects of one incarnation, since the group was founded.
@@ -96,6 +102,8 @@ impl ShardMeta {
             compare: None,
             finals: BTreeMap::new(),
             fenced: false,
+            quarantined: None,
+            former: BTreeSet::new(),
         }
     }
 

@@ -14,7 +14,7 @@
 //!
 //! After an error the workspace holds half an entry and must not be written.
 //!
-//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), then the files named after tables.
+//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), then the files named after tables.
 
 pub mod compare;
 pub mod garbage;
@@ -22,6 +22,7 @@ pub mod op_ids;
 pub mod outbox;
 pub mod versions;
 
+mod incarnation;
 mod join;
 mod merge;
 mod meta;
@@ -64,6 +65,8 @@ pub struct Applied {
     pub rewind: Vec<Incarnation>,
     /// A comparison began or ended.
     pub compare_changed: bool,
+    /// The group goes on under another incarnation.
+    pub reincarnated: bool,
 }
 
 impl Shard {
@@ -187,6 +190,14 @@ impl Step<'_, '_, '_> {
                 through_index,
                 floor_ms,
             } => self.evict_op_ids(*through_index, *floor_ms),
+            Op::Quarantine {
+                incarnation,
+                resume,
+            } => {
+                self.quarantine(*incarnation, *resume);
+                Ok(())
+            }
+            Op::TakeIncarnation { old, new } => self.take_incarnation(*old, *new),
         }
     }
 }

@@ -214,10 +214,13 @@ fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
         stamp_ms: 1,
         id: (1 << 64) + 1,
     };
-    for stored in [ShardMetaKey::encode(group), OpIdKey::encode(PLACE, id.id)] {
+    for (stored, known) in [
+        (ShardMetaKey::encode(group), 2),
+        (OpIdKey::encode(PLACE, id.id), 1),
+    ] {
         let mut zone = full();
         let mut batch = Batch::new();
-        batch.put(stored.clone(), bytes("\u{2}"));
+        batch.put(stored.clone(), bytes("\u{7}"));
         zone.engine.write(batch, Durability::Buffered).unwrap();
         let loaded = Shard::load(group, &zone.engine, PlantedBugs::default()).map(|_| ());
         let op = WriteOp {
@@ -230,7 +233,8 @@ fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
         };
         let written = zone.try_entry(vec![Op::Write(op)]).map(|_| ());
         let error = loaded.and(written).unwrap_err();
-        assert_eq!(error, keys::corrupt(&stored, "format 2 is not known, 1 is"));
+        let reason = format!("format 7 is not known, {known} is");
+        assert_eq!(error, keys::corrupt(&stored, &reason));
     }
 }
 

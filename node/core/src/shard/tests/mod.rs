@@ -4,6 +4,7 @@ mod comparisons;
 mod convergence;
 mod damage;
 mod determinism;
+mod incarnations;
 mod merges;
 mod op_ids;
 mod tombstones;
