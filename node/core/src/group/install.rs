@@ -211,9 +211,15 @@ impl Group {
 
     /// Puts the pages received into the turn's writes; with the last one the state is whole again.
     pub(crate) fn write_pages(&mut self, work: &mut Workspace<'_>) -> Result<(), Error> {
+        let applied = self.machine.applied();
         let Some(install) = self.install.as_mut() else {
             return Ok(());
         };
+        if install.fresh && install.message.get_snapshot().get_metadata().index <= applied {
+            // Entries that were appended meanwhile have brought this replica past the image: it would roll the state back.
+            self.install = None;
+            return Ok(());
+        }
         if install.fresh {
             for (from, to) in keys::group_state_ranges(self.id) {
                 work.delete_range(from, to);
