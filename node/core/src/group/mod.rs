@@ -20,7 +20,7 @@ mod members;
 mod reads;
 
 use meridian_causal::Hlc;
-use raft::eraftpb::{ConfState, Message};
+use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{Config, RawNode, Ready, StateRole};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -247,7 +247,13 @@ impl Group {
     }
 
     /// A message of consensus.
-    pub(crate) fn receive(&mut self, message: Message, rng: &mut StdRng) {
+    pub(crate) fn receive(&mut self, mut message: Message, rng: &mut StdRng) {
+        let last = self.raft.raft.raft_log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
+            // The leader counts on entries that this log no longer has: its store is an older copy. raft-rs would
+            // panic; such a replica commits nothing on the strength of it.
+            message.commit = 0;
+        }
         ignore_refusal(&self.raft.step(message));
         self.impose_timeout(rng);
     }
