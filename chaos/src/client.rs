@@ -253,7 +253,10 @@ impl Client {
                 Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
                 | Response::Lag(_)
-                | Response::Groups(_),
+                | Response::Groups(_)
+                | Response::Transacted(_)
+                | Response::ViewOpened(_)
+                | Response::ViewClosed,
             ) => Verdict::Done(Outcome::Info),
             Err(error) => {
                 running.may_have_effect |= is_write && error.effect() != EffectOf::None;

@@ -200,6 +200,7 @@ const fn level_name(level: ReadLevel) -> &'static str {
     match level {
         ReadLevel::Linearizable => "linearizable",
         ReadLevel::Eventual => "eventual",
+        ReadLevel::View { .. } => "view",
     }
 }
 
@@ -221,6 +222,7 @@ pub const fn name(action: &Action) -> &'static str {
             WriteIntent::Overwrite => "overwrite",
             WriteIntent::IfAbsent => "put-if-absent",
             WriteIntent::IfContext(_) => "put-if-context",
+            WriteIntent::IfValue(_) => "put-if-value",
         },
         Action::Get { .. } => "get",
         Action::Scan { .. } => "scan",
@@ -238,7 +240,9 @@ fn output(operation: &Operation) -> Option<String> {
                 show_context(&receipt.context)
             ))
         }
-        Outcome::Read(Answer::Digest(_)) => None,
+        Outcome::Read(
+            Answer::Digest(_) | Answer::Examined { .. } | Answer::Range { .. } | Answer::Holds(_),
+        ) => None,
         Outcome::Read(Answer::Key(_) | Answer::Page { .. }) => {
             let sets = operation.found();
             Some(

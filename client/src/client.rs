@@ -192,6 +192,8 @@ impl Client {
             key: key.clone(),
             level: options.level.to_wire(),
             session: options.session.as_bytes().clone(),
+            stamped: false,
+            view: Bytes::new(),
         };
         let (outcome, served_by) = self.operate_named(Operation::Get(get)).await?;
         match outcome {
@@ -200,7 +202,11 @@ impl Client {
                     .get_or_insert_with(|| served_by.as_ref().clone());
                 Ok(Versions::from_wire(key, get))
             }
-            Outcome::Write(_) | Outcome::Scan(_) | Outcome::Error(_) => Err(wrong_kind()),
+            Outcome::Write(_)
+            | Outcome::Scan(_)
+            | Outcome::Transact(_)
+            | Outcome::Validate(_)
+            | Outcome::Error(_) => Err(wrong_kind()),
         }
     }
 
@@ -222,6 +228,7 @@ impl Client {
             op_id: options.op_id.map(crate::OpId::to_wire),
             ttl_ms: options.ttl.map_or(0, millis),
             session: options.session.as_bytes().clone(),
+            expected: Bytes::new(),
         };
         self.write(key, Operation::Put(put)).await
     }
@@ -241,6 +248,7 @@ impl Client {
             level: options.level.to_wire(),
             op_id: options.op_id.map(crate::OpId::to_wire),
             session: options.session.as_bytes().clone(),
+            expected: Bytes::new(),
         };
         self.write(key, Operation::Delete(delete)).await
     }
@@ -248,7 +256,11 @@ impl Client {
     async fn write(&self, key: Bytes, operation: Operation) -> Result<Written, Error> {
         match self.operate(operation).await? {
             Outcome::Write(write) => Ok(Written::from_wire(key, write)),
-            Outcome::Get(_) | Outcome::Scan(_) | Outcome::Error(_) => Err(wrong_kind()),
+            Outcome::Get(_)
+            | Outcome::Scan(_)
+            | Outcome::Transact(_)
+            | Outcome::Validate(_)
+            | Outcome::Error(_) => Err(wrong_kind()),
         }
     }
 
@@ -332,7 +344,11 @@ impl Client {
                     .get_or_insert_with(|| reply.via.as_ref().clone());
                 Ok(page)
             }
-            Outcome::Get(_) | Outcome::Write(_) | Outcome::Error(_) => Err(wrong_kind()),
+            Outcome::Get(_)
+            | Outcome::Write(_)
+            | Outcome::Transact(_)
+            | Outcome::Validate(_)
+            | Outcome::Error(_) => Err(wrong_kind()),
         }
     }
 

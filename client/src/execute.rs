@@ -168,7 +168,8 @@ impl<'a> Execution<'a> {
         let served_by = match &reply.outcome {
             Outcome::Get(get) if get.level.is_none_or(is_linearizable) => &get.served_by,
             Outcome::Write(write) => &write.served_by,
-            Outcome::Get(_) | Outcome::Scan(_) | Outcome::Error(_) => return,
+            Outcome::Transact(transact) => &transact.served_by,
+            Outcome::Get(_) | Outcome::Scan(_) | Outcome::Validate(_) | Outcome::Error(_) => return,
         };
         let node = served_by.as_ref().unwrap_or(&reply.via);
         routes.learn(self.keyspace, shard, &node.node);
@@ -213,9 +214,11 @@ fn without_errors(reply: Reply) -> Result<Reply, Error> {
     let via = reply.via;
     match reply.outcome {
         Outcome::Error(error) => Err(Error::from(error)),
-        outcome @ (Outcome::Get(_) | Outcome::Write(_) | Outcome::Scan(_)) => {
-            Ok(Reply { outcome, via })
-        }
+        outcome @ (Outcome::Get(_)
+        | Outcome::Write(_)
+        | Outcome::Scan(_)
+        | Outcome::Transact(_)
+        | Outcome::Validate(_)) => Ok(Reply { outcome, via }),
     }
 }
 
@@ -225,8 +228,8 @@ fn is_linearizable(level: wire::ReadLevel) -> bool {
 
 fn is_read(operation: &Operation) -> bool {
     match operation {
-        Operation::Get(_) | Operation::Scan(_) => true,
-        Operation::Put(_) | Operation::Delete(_) => false,
+        Operation::Get(_) | Operation::Scan(_) | Operation::Validate(_) => true,
+        Operation::Put(_) | Operation::Delete(_) | Operation::Transact(_) => false,
     }
 }
 
@@ -235,7 +238,7 @@ fn key_of(operation: &Operation) -> Option<&[u8]> {
         Operation::Get(get) => Some(&get.key),
         Operation::Put(put) => Some(&put.key),
         Operation::Delete(delete) => Some(&delete.key),
-        Operation::Scan(_) => None,
+        Operation::Scan(_) | Operation::Transact(_) | Operation::Validate(_) => None,
     }
 }
 
@@ -244,7 +247,8 @@ fn op_id_of(operation: &mut Operation) -> Option<&mut Option<wire::OpId>> {
     match operation {
         Operation::Put(put) => Some(&mut put.op_id),
         Operation::Delete(delete) => Some(&mut delete.op_id),
-        Operation::Get(_) | Operation::Scan(_) => None,
+        Operation::Transact(transact) => Some(&mut transact.op_id),
+        Operation::Get(_) | Operation::Scan(_) | Operation::Validate(_) => None,
     }
 }
 
@@ -252,13 +256,16 @@ fn op_id_of(operation: &mut Operation) -> Option<&mut Option<wire::OpId>> {
 pub(crate) fn may_leave_zone(operation: &Operation) -> bool {
     let unconditional = |intent: wire::Intent| match intent {
         wire::Intent::Blind | wire::Intent::Context | wire::Intent::Overwrite => true,
-        wire::Intent::IfAbsent | wire::Intent::IfContext => false,
+        wire::Intent::IfAbsent | wire::Intent::IfContext | wire::Intent::IfValue => false,
     };
     match operation {
-        Operation::Get(_) => true,
+        Operation::Get(get) => !get.stamped && get.view.is_empty(),
         Operation::Put(put) => unconditional(put.intent()),
         Operation::Delete(delete) => unconditional(delete.intent()),
-        Operation::Scan(scan) => scan.page_token.is_empty(),
+        Operation::Scan(scan) => {
+            scan.page_token.is_empty() && !scan.stamped && scan.view.is_empty()
+        }
+        Operation::Transact(_) | Operation::Validate(_) => false,
     }
 }
 

@@ -199,6 +199,8 @@ impl ScanQuery {
             level: self.read.level.to_wire(),
             page_token,
             session: self.read.session.as_bytes().clone(),
+            stamped: false,
+            view: Bytes::new(),
         }
     }
 }

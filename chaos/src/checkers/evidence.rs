@@ -166,7 +166,10 @@ fn fill_rows(history: &History, dots: &[Dot], writes: &mut [WriteFact<'_>]) {
             WriteIntent::Context(context) | WriteIntent::IfContext(context) => {
                 Some(row(dots, context))
             }
-            WriteIntent::Blind | WriteIntent::Overwrite | WriteIntent::IfAbsent => told.clone(),
+            WriteIntent::Blind
+            | WriteIntent::Overwrite
+            | WriteIntent::IfAbsent
+            | WriteIntent::IfValue(_) => told.clone(),
         };
         if let Some(known) = &mut known {
             known.remove(place);
@@ -302,6 +305,7 @@ fn describe_action(action: &Action) -> String {
                 WriteIntent::Context(context) => format!("context {}", show_context(context)),
                 WriteIntent::Overwrite => "overwrite".to_string(),
                 WriteIntent::IfAbsent => "if-absent".to_string(),
+                WriteIntent::IfValue(_) => "if-value".to_string(),
                 WriteIntent::IfContext(context) => format!("if-context {}", show_context(context)),
             };
             format!("write {} {intent}", show_content(content))

@@ -22,7 +22,7 @@ pub(super) fn check(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
 
 fn check_blind(key: &KeyHistory<'_>, write: &WriteFact<'_>) -> Checked {
     let most_versions = match write.intent {
-        WriteIntent::Blind => 1,
+        WriteIntent::Blind | WriteIntent::IfValue(_) => 1,
         WriteIntent::IfAbsent => 0,
         WriteIntent::Context(_) | WriteIntent::Overwrite | WriteIntent::IfContext(_) => {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use meridian_core::ids::RequestId;
 use meridian_core::output::ReleasedRead;
-use meridian_core::request::{Query, Request, Response};
+use meridian_core::request::{Request, Response};
 use meridian_core::{Input, read};
 
 use super::{Event, World};
@@ -145,18 +145,7 @@ impl World {
 
     /// The core of every node that serves the shard of a request.
     fn core_of(&self, request: &Request) -> usize {
-        let shard = match request {
-            Request::Write(write) => self.keys.shard_of(&write.key),
-            Request::Read(read) => match &read.query {
-                Query::Get { key } => self.keys.shard_of(key),
-                Query::Scan { shard, .. } | Query::Digest { shard } => *shard,
-            },
-            Request::Lag { shard, .. } => *shard,
-            Request::KeyspaceCreate { .. }
-            | Request::KeyspaceDelete { .. }
-            | Request::Reincarnate { .. }
-            | Request::Groups => return 0,
-        };
+        let shard = request.shard(&self.catalog);
         let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
         usize::from(shard.0).checked_rem(cores).unwrap_or(0)
     }

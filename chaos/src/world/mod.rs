@@ -17,7 +17,9 @@ mod settle;
 
 use std::collections::BTreeMap;
 
+use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::error::Error;
+use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::ReleasedRead;
 use meridian_core::request::{Request, Response};
@@ -150,6 +152,8 @@ pub struct World {
     network: Network,
     clients: Vec<Client>,
     keys: Keys,
+    /// What shards are computed from: the keyspace `default` as the scenario has it.
+    catalog: Catalog,
     nemesis: Nemesis,
     observer: Observer,
     history: History,
@@ -161,6 +165,21 @@ pub struct World {
     /// The node that lost its disk.
     wiped: Option<usize>,
     settle: settle::Settle,
+}
+
+/// A catalog that says how many shards there are, and nothing else.
+fn shards_of(scenario: &Scenario) -> Catalog {
+    let keyspace = Keyspace {
+        id: KeyspaceId::DEFAULT,
+        name: "default".to_owned(),
+        mode: Mode::Async,
+        shards: scenario.shards,
+        groups: Vec::new(),
+    };
+    Catalog {
+        keyspaces: BTreeMap::from([(KeyspaceId::DEFAULT, keyspace)]),
+        ..Catalog::default()
+    }
 }
 
 /// The end of a run.
@@ -201,6 +220,7 @@ impl World {
                 .map(client)
                 .collect(),
             keys: Keys::new(&scenario),
+            catalog: shards_of(&scenario),
             nemesis: Nemesis::new(topology, scenario.faults, streams),
             observer: Observer::new(),
             history: History::default(),

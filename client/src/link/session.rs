@@ -222,12 +222,15 @@ fn deliver(message: wire::OperateResponse, shared: &Shared) {
 
 /// Bytes of an operation that grow with what the caller gave.
 fn size_of(operation: &wire::Operation) -> usize {
+    use prost::Message as _;
     use wire::operation::Operation;
     match &operation.operation {
         Some(Operation::Put(put)) => put.key.len() + put.value.len() + put.context.len(),
         Some(Operation::Delete(delete)) => delete.key.len() + delete.context.len(),
         Some(Operation::Get(get)) => get.key.len() + get.session.len(),
         Some(Operation::Scan(scan)) => scan.page_token.len() + scan.prefix.len(),
+        Some(Operation::Transact(transact)) => transact.encoded_len(),
+        Some(Operation::Validate(validate)) => validate.encoded_len(),
         None => 0,
     }
 }

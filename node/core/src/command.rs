@@ -108,6 +108,7 @@ impl WriteOp {
             WriteIntent::Context(context) | WriteIntent::IfContext(context) => {
                 context_bytes(context)
             }
+            WriteIntent::IfValue(value) => value.len(),
             WriteIntent::Blind | WriteIntent::Overwrite | WriteIntent::IfAbsent => 0,
         };
         self.key.len() + content_bytes(&self.content) + context
@@ -236,6 +237,8 @@ pub enum WriteIntent {
     IfAbsent,
     /// Only if the context covers every sibling the zone holds.
     IfContext(CausalContext),
+    /// Only if the key holds exactly one version, with this value.
+    IfValue(Bytes),
 }
 
 /// What one write did, as other zones apply it: its dot (by position), what it replaced, what it left.

@@ -104,6 +104,14 @@ pub struct PlantedBugs {
     pub reply_before_durable: bool,
     /// Op ids are forgotten at a restart.
     pub forget_op_ids_at_restart: bool,
+    /// A transaction's ranges are not compared when it commits.
+    pub skip_range_validation: bool,
+    /// Participants are told of a decision before it is durable.
+    pub decide_before_durable: bool,
+    /// Locks of prepared transactions are forgotten at a restart.
+    pub forget_locks_at_restart: bool,
+    /// A reader takes no notice of a prepared key.
+    pub read_through_prepared: bool,
 }
 
 /// What one core is told when it is opened.

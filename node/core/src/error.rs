@@ -108,6 +108,15 @@ pub enum Error {
     /// The shard's store is an old copy: it takes no writes until it has a new incarnation (protocol rule 5).
     #[error("the shard was restored from an old copy and waits for a new incarnation")]
     Quarantined,
+    /// A transaction met another one, or what it had read has changed. No effect; it may be tried from its beginning.
+    #[error("transaction conflict: {what}")]
+    Conflict {
+        /// What it met.
+        what: String,
+    },
+    /// A view is not open here any more, or could not be opened. What was read from it before stays true.
+    #[error("the view is not open")]
+    ViewLost,
 }
 
 impl Error {
@@ -131,6 +140,8 @@ impl Error {
             Self::Poisoned => "POISONED",
             Self::NotAdmitted => "NOT_ADMITTED",
             Self::Quarantined => "QUARANTINED",
+            Self::Conflict { .. } => "CONFLICT",
+            Self::ViewLost => "VIEW_LOST",
         }
     }
 
@@ -152,7 +163,9 @@ impl Error {
             | Self::KeyspaceExists
             | Self::Corruption { .. }
             | Self::NotAdmitted
-            | Self::Quarantined => EffectOf::None,
+            | Self::Quarantined
+            | Self::Conflict { .. }
+            | Self::ViewLost => EffectOf::None,
         }
     }
 
@@ -175,7 +188,10 @@ impl Error {
             | Self::KeyspaceNotFound
             | Self::KeyspaceExists
             | Self::Corruption { .. }
-            | Self::Poisoned => false,
+            | Self::Poisoned
+            // The same request would meet the same: it is the transaction that is to be begun anew.
+            | Self::Conflict { .. }
+            | Self::ViewLost => false,
         }
     }
 }

@@ -44,6 +44,7 @@ mod route;
 pub mod shard;
 pub mod time;
 mod timers;
+pub mod transaction;
 mod waiting;
 pub mod workspace;
 

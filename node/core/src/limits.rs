@@ -71,7 +71,40 @@ pub const KEYSPACES_MAX: usize = 256;
 /// Longest name of a keyspace, in bytes.
 pub const KEYSPACE_NAME_BYTES_MAX: usize = 63;
 
+/// Comparisons and actions of one transaction: bounds the time its entry takes to apply while the group stands still.
+pub const TRANSACTION_OPERATIONS_MAX: usize = 4096;
+
+/// Bytes of keys, values and contexts of one transaction: it is one log entry in each of its shards, and travels to
+/// other zones as one unit.
+pub const TRANSACTION_BYTES_MAX: usize = 2 << 20;
+
+/// Keys that a range of a transaction may hold: it is compared whole when the transaction commits.
+pub const RANGE_KEYS_MAX: usize = 1000;
+
+/// How long the parts of a transaction may wait to be brought together, in milliseconds: bounds how long keys stay locked
+/// while a coordinator lives.
+pub const PREPARE_MS_MAX: u64 = 1_000;
+
+/// A prepared part older than this asks its decider what became of the transaction, in milliseconds.
+pub const INQUIRE_AFTER_MS: u64 = 250;
+
+/// Transactions that one core brings together at a time.
+pub const COORDINATIONS_MAX: usize = 16_384;
+
+/// Transactions prepared in one shard at a time: each is held in memory with its locks.
+pub const PREPARED_MAX: usize = 4096;
+
+/// Views that one core holds open for read-only transactions.
+pub const READ_VIEWS_MAX: usize = 1024;
+
+/// Longest time a view stays open, in milliseconds: an open view keeps old versions on disk.
+pub const VIEW_MS_MAX: u64 = 30_000;
+
+/// How long acknowledgements may be held back while a view opens, in milliseconds; past it the view is given up.
+pub const HOLD_MS_MAX: u64 = 50;
+
 const _: () = assert!(
     VALUE_SIZE_BYTES_MAX + CONTEXT_SIZE_BYTES_MAX + KEY_SIZE_BYTES_MAX < EXCHANGE_BATCH_BYTES_MAX
 );
 const _: () = assert!(EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(TRANSACTION_BYTES_MAX + EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);

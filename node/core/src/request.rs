@@ -4,8 +4,10 @@ use bytes::Bytes;
 use meridian_causal::{CausalContext, Content, Dot, Incarnation, OpId, SiblingSet, ZoneId};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::Catalog;
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
+use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,47 @@ pub enum Request {
         /// A node that does not lead the control group has passed it on.
         passed: bool,
     },
+    /// A transaction, sent to the shard that decides ([`Transaction::anchor`]).
+    Transact(Box<Transaction>),
+    /// Opens a view of all shards of a keyspace at one point in time. Answered by the core that takes it, never
+    /// forwarded. Shards of this zone only.
+    ViewOpen {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+    },
+    /// The view is no longer needed. Never fails; a view that is not closed is closed after its time.
+    ViewClose {
+        /// The view.
+        view: OpenView,
+    },
+}
+
+impl Request {
+    /// The shard whose core takes it; those of the control group and of the node as a whole are on the first core.
+    pub fn shard(&self, catalog: &Catalog) -> ShardId {
+        let of = |keyspace: KeyspaceId, key: &[u8]| {
+            let keyspace = catalog.keyspaces.get(&keyspace);
+            keyspace.map_or(ShardId(0), |keyspace| keyspace.shard_of(key))
+        };
+        match self {
+            Self::Write(write) => of(write.keyspace, &write.key),
+            Self::Read(read) => match &read.query {
+                Query::Get { key } | Query::Examine { key } => of(read.keyspace, key),
+                Query::Scan { shard, .. }
+                | Query::Digest { shard }
+                | Query::Range { shard, .. }
+                | Query::Validate { shard, .. } => *shard,
+            },
+            Self::Lag { shard, .. } => *shard,
+            Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
+            Self::KeyspaceCreate { .. }
+            | Self::KeyspaceDelete { .. }
+            | Self::Reincarnate { .. }
+            | Self::ViewOpen { .. }
+            | Self::ViewClose { .. }
+            | Self::Groups => ShardId(0),
+        }
+    }
 }
 
 /// A put or delete.
@@ -81,6 +124,13 @@ pub enum ReadLevel {
     Linearizable,
     /// Whatever the replica at hand holds.
     Eventual,
+    /// The state of a view that was opened before.
+    View {
+        /// The view.
+        id: u64,
+        /// The node that holds this shard's part of it.
+        node: NodeId,
+    },
 }
 
 /// What is read from one shard.
@@ -111,6 +161,30 @@ pub enum Query {
         /// The shard.
         shard: ShardId,
     },
+    /// One key, with the stamp by which a transaction may check that it did not change: answered with
+    /// [`Answer::Examined`].
+    Examine {
+        /// The key.
+        key: Bytes,
+    },
+    /// Live keys of one shard in order, with a stamp over all of them: answered with [`Answer::Range`].
+    Range {
+        /// The shard.
+        shard: ShardId,
+        /// First key, inclusive.
+        from: Bytes,
+        /// End, exclusive; `None`: to the end.
+        to: Option<Bytes>,
+        /// Most keys answered.
+        limit: usize,
+    },
+    /// Whether comparisons of one shard hold now: answered with [`Answer::Holds`].
+    Validate {
+        /// The shard.
+        shard: ShardId,
+        /// The comparisons.
+        compare: Vec<Compare>,
+    },
 }
 
 /// Which keys a scan answers.
@@ -136,6 +210,26 @@ pub enum Answer {
     },
     /// The shard's digest.
     Digest(ShardDigest),
+    /// The sibling set of the key, and its stamp.
+    Examined {
+        /// The set; empty when absent.
+        set: SiblingSet,
+        /// Its stamp.
+        stamp: Stamp,
+    },
+    /// Sorted live keys with their sets, and the stamp of `[from, end)`.
+    Range {
+        /// Keys and their sets.
+        keys: Vec<(Bytes, SiblingSet)>,
+        /// End of what was read, exclusive; empty: the end asked for was the end of the shard, and was reached.
+        end: Bytes,
+        /// Hash over keys and stamps.
+        stamp: u128,
+        /// More keys may follow before the end asked for.
+        more: bool,
+    },
+    /// Whether all comparisons hold.
+    Holds(bool),
 }
 
 /// A digest of a shard; shards add up to the keyspace by [`ShardDigest::add`].
@@ -176,6 +270,12 @@ pub enum Response {
     Lag(Vec<ZoneLag>),
     /// Groups of this core.
     Groups(Vec<GroupStatus>),
+    /// The transaction stands.
+    Transacted(Box<Transacted>),
+    /// The view is open.
+    ViewOpened(OpenView),
+    /// The view is closed, or never was.
+    ViewClosed,
 }
 
 /// The acknowledgement of a write.

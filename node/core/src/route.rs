@@ -69,6 +69,11 @@ impl Core {
                 Self::answer(origin, Ok(Response::Groups(groups)), out);
                 return;
             }
+            Request::Transact(_) | Request::ViewOpen { .. } | Request::ViewClose { .. } => {
+                Err(Error::InvalidArgument {
+                    message: "transactions are not offered".to_owned(),
+                })
+            }
         };
         match routed {
             Ok(group) => self.dispatch(
@@ -99,10 +104,11 @@ impl Core {
 
     fn group_for_read(&self, read: &Read) -> Result<GroupId, Error> {
         match &read.query {
-            Query::Get { key } => self.group_for(read.keyspace, key),
-            Query::Scan { shard, .. } | Query::Digest { shard } => {
-                self.group_at(read.keyspace, *shard)
-            }
+            Query::Get { key } | Query::Examine { key } => self.group_for(read.keyspace, key),
+            Query::Scan { shard, .. }
+            | Query::Digest { shard }
+            | Query::Range { shard, .. }
+            | Query::Validate { shard, .. } => self.group_at(read.keyspace, *shard),
         }
     }
 
@@ -169,7 +175,10 @@ impl Core {
                 };
                 self.control(&routed, op, out);
             }
-            Request::Groups => {}
+            Request::Groups
+            | Request::Transact(_)
+            | Request::ViewOpen { .. }
+            | Request::ViewClose { .. } => {}
         }
     }
 
@@ -305,7 +314,12 @@ impl Core {
             Request::KeyspaceCreate { .. }
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => What::Control,
-            Request::Read(_) | Request::Lag { .. } | Request::Groups => What::ForwardedRead,
+            Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
+            Request::Read(_)
+            | Request::Lag { .. }
+            | Request::Groups
+            | Request::ViewOpen { .. }
+            | Request::ViewClose { .. } => What::ForwardedRead,
         };
         let Some(id) = self.ticket(&routed, what, out) else {
             return;

@@ -192,6 +192,8 @@ impl Failure {
             | Error::Corruption { .. }
             | Error::Poisoned
             | Error::NotAdmitted
+            | Error::Conflict { .. }
+            | Error::ViewLost
             | Error::Quarantined => failure,
         }
     }

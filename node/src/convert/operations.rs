@@ -99,6 +99,7 @@ impl<'a> Scope<'a> {
                 level: put.level,
                 op_id: put.op_id,
                 session: put.session,
+                expected: put.expected,
             },
             fresh,
         )
@@ -120,6 +121,7 @@ impl<'a> Scope<'a> {
                 level: delete.level,
                 op_id: delete.op_id,
                 session: delete.session,
+                expected: delete.expected,
             },
             fresh,
         )
@@ -130,7 +132,7 @@ impl<'a> Scope<'a> {
         check_session(&parts.session)?;
         check_write_level(parts.level)?;
         let op_id = self.op_id(parts.op_id, fresh)?;
-        let intent = self.intent(&parts.key, parts.intent, &parts.context)?;
+        let intent = self.intent(&parts.key, parts.intent, &parts.context, &parts.expected)?;
         Ok(Prepared {
             shard: self.keyspace.shard_of(&parts.key),
             request: Request::Write(Write {
@@ -175,6 +177,7 @@ impl<'a> Scope<'a> {
         key: &[u8],
         intent: kv::Intent,
         context: &[u8],
+        expected: &Bytes,
     ) -> Result<WriteIntent, Failure> {
         let needs_context = matches!(intent, kv::Intent::Context | kv::Intent::IfContext);
         if !needs_context && !context.is_empty() {
@@ -187,6 +190,7 @@ impl<'a> Scope<'a> {
             kv::Intent::Blind => WriteIntent::Blind,
             kv::Intent::Overwrite => WriteIntent::Overwrite,
             kv::Intent::IfAbsent => WriteIntent::IfAbsent,
+            kv::Intent::IfValue => WriteIntent::IfValue(expected.clone()),
             kv::Intent::Context => WriteIntent::Context(self.open(key, context)?),
             kv::Intent::IfContext => WriteIntent::IfContext(self.open(key, context)?),
         })
@@ -229,6 +233,7 @@ struct WriteParts {
     level: Option<kv::WriteLevel>,
     op_id: Option<kv::OpId>,
     session: Bytes,
+    expected: Bytes,
 }
 
 fn op_id_from_wire(op_id: &kv::OpId) -> Result<OpId, Failure> {

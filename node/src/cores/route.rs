@@ -1,9 +1,8 @@
 //! Which core of a node a message of another node is for.
 
 use meridian_core::catalog::Catalog;
-use meridian_core::ids::{KeyspaceId, RequestId, ShardId};
+use meridian_core::ids::{RequestId, ShardId};
 use meridian_core::message::PeerMessage;
-use meridian_core::request::{Query, Request};
 
 /// A forward's number carries the index of the core that sent it in its upper bits, so that the answer finds back.
 const CORE_SHIFT: u32 = 56;
@@ -45,9 +44,7 @@ pub(super) fn incoming(
             (owner(group.shard, cores), message)
         }
         PeerMessage::Exchange { shard, .. } => (owner(shard, cores), message),
-        PeerMessage::Forward { ref request, .. } => {
-            (owner(shard_of(request, catalog), cores), message)
-        }
+        PeerMessage::Forward { ref request, .. } => (owner(request.shard(catalog), cores), message),
         PeerMessage::Admission(_) => (0, message),
     }
 }
@@ -56,34 +53,12 @@ fn owner(shard: ShardId, cores: usize) -> usize {
     usize::from(shard.0).checked_rem(cores).unwrap_or(0)
 }
 
-/// The shard a request is for; the control group's are on the first core.
-fn shard_of(request: &Request, catalog: &Catalog) -> ShardId {
-    match request {
-        Request::Write(write) => shard_of_key(catalog, write.keyspace, &write.key),
-        Request::Read(read) => match &read.query {
-            Query::Get { key } => shard_of_key(catalog, read.keyspace, key),
-            Query::Scan { shard, .. } | Query::Digest { shard } => *shard,
-        },
-        Request::Lag { shard, .. } => *shard,
-        Request::KeyspaceCreate { .. }
-        | Request::KeyspaceDelete { .. }
-        | Request::Reincarnate { .. }
-        | Request::Groups => ShardId(0),
-    }
-}
-
-fn shard_of_key(catalog: &Catalog, keyspace: KeyspaceId, key: &[u8]) -> ShardId {
-    catalog
-        .keyspaces
-        .get(&keyspace)
-        .map_or(ShardId(0), |keyspace| keyspace.shard_of(key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use meridian_core::Error;
     use meridian_core::ids::GroupId;
+    use meridian_core::request::Request;
 
     #[test]
     fn an_answer_to_a_forward_finds_the_core_that_sent_it() {

@@ -145,6 +145,12 @@ impl KvService {
                 self.scan_apart(scope, scan, &slot, state);
                 return Ok(None);
             }
+            Some(Operation::Transact(_) | Operation::Validate(_)) => {
+                return Err(Failure::invalid(
+                    "INVALID_ARGUMENT",
+                    "transactions are not offered",
+                ));
+            }
             None => {
                 return Err(Failure::invalid(
                     "INVALID_ARGUMENT",
@@ -287,6 +293,7 @@ impl Answering {
 /// About how large an answer is: values make answers large, everything else is small.
 fn value_bytes(outcome: &kv::Outcome) -> usize {
     use kv::outcome::Outcome;
+    use prost::Message as _;
     let siblings = |siblings: &[kv::Sibling]| {
         siblings
             .iter()
@@ -300,6 +307,7 @@ fn value_bytes(outcome: &kv::Outcome) -> usize {
             .iter()
             .map(|entry| entry.key.len() + siblings(&entry.siblings) + entry.context.len())
             .sum(),
-        Some(Outcome::Write(_) | Outcome::Error(_)) | None => 256,
+        Some(Outcome::Transact(transact)) => transact.encoded_len(),
+        Some(Outcome::Write(_) | Outcome::Validate(_) | Outcome::Error(_)) | None => 256,
     }
 }

@@ -9,7 +9,11 @@ use crate::ids::GroupId;
 use crate::record::{self, Header};
 use crate::shard::ShardMeta;
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+
+/// The format before: it ends where this one's last fields, numbers that began at zero, follow.
+const FORMAT_BEFORE: u8 = 2;
+const ADDED_FIELDS: usize = 3;
 
 /// `[ShardMeta][keyspace][shard][zone u16 BE][epoch u32 BE]` to a [`ShardMeta`].
 pub struct ShardMetaKey;
@@ -35,6 +39,12 @@ impl ShardMetaKey {
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<ShardMeta, Error> {
+        if record.first() == Some(&FORMAT_BEFORE) {
+            let (_, body) = record::open(record, FORMAT_BEFORE).map_err(at(stored))?;
+            let mut grown = body.to_vec();
+            grown.resize(body.len() + ADDED_FIELDS, 0);
+            return record::decode_body(&grown).map_err(at(stored));
+        }
         record::decode(record, FORMAT)
             .map(|(_, meta)| meta)
             .map_err(at(stored))

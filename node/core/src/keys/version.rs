@@ -63,6 +63,13 @@ impl VersionKey {
         Ok((header, set))
     }
 
+    /// What a record says of its last change.
+    pub fn header(stored: &[u8], record: &[u8]) -> Result<Header, Error> {
+        record::open(record, FORMAT)
+            .map(|(header, _)| header)
+            .map_err(at(stored))
+    }
+
     /// The canonical bytes of the set in a record, unread.
     pub fn set_bytes<'r>(stored: &[u8], record: &'r [u8]) -> Result<&'r [u8], Error> {
         record::open(record, FORMAT)

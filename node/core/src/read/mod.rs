@@ -6,7 +6,9 @@
 //! What it is not: it waits for nothing, forwards nothing, and knows one shard at a time; `merge` puts the shards of a
 //! keyspace together.
 
+pub(crate) mod compare;
 pub mod merge;
+pub(crate) mod range;
 
 mod scan;
 
@@ -53,6 +55,19 @@ pub fn serve(
             scan.page(read, place(*shard))
         }
         Query::Digest { shard } => digest(read, place(*shard)).map(Answer::Digest),
+        Query::Examine { key } => {
+            let (stamp, set) = versions::examine(read, place(shard_of(key, shards)), key)?;
+            Ok(Answer::Examined { set, stamp })
+        }
+        Query::Range {
+            shard,
+            from,
+            to,
+            limit,
+        } => range::read(read, place(*shard), (from, to.as_deref()), *limit),
+        Query::Validate { shard, compare } => {
+            compare::all_hold(read, place(*shard), compare).map(Answer::Holds)
+        }
     }
 }
 

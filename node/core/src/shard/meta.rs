@@ -54,6 +54,13 @@ pub struct ShardMeta {
     pub quarantined: Option<u64>,
     /// Incarnations this group had before; it never takes one of them again.
     pub former: BTreeSet<Incarnation>,
+    /// Changes that this group has applied, of whatever origin: the last change's number. What a watcher has seen is
+    /// said by it.
+    pub changes: u64,
+    /// A watcher that has not seen this change cannot be shown all that came after.
+    pub changes_floor: u64,
+    /// The last fencing token handed out here.
+    pub fencing: u64,
 }
 
 /// Bytes of effects of one incarnation, since the group was founded.
@@ -104,6 +111,9 @@ impl ShardMeta {
             fenced: false,
             quarantined: None,
             former: BTreeSet::new(),
+            changes: 0,
+            changes_floor: 0,
+            fencing: 0,
         }
     }
 

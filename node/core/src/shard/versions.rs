@@ -22,6 +22,37 @@ pub fn load(read: &dyn Read, place: Place, key: &[u8]) -> Result<SiblingSet, Err
     }
 }
 
+/// The set of a key, and the log index of its last change; `None` when there is no record.
+pub fn examine(
+    read: &dyn Read,
+    place: Place,
+    key: &[u8],
+) -> Result<(Option<u64>, SiblingSet), Error> {
+    let stored = VersionKey::encode(place, key);
+    match read.get(&stored)? {
+        Some(record) => VersionKey::decode_record(&stored, &record)
+            .map(|(header, set)| (Some(header.index), set)),
+        None => Ok((None, SiblingSet::new())),
+    }
+}
+
+/// The log index of a key's last change; `None` when there is no record.
+pub fn stamp(read: &dyn Read, place: Place, key: &[u8]) -> Result<Option<u64>, Error> {
+    let stored = VersionKey::encode(place, key);
+    let record = read.get(&stored)?;
+    record
+        .map(|record| VersionKey::header(&stored, &record).map(|header| header.index))
+        .transpose()
+}
+
+/// Whether a set shows exactly one version, with this value.
+pub fn holds_value(set: &SiblingSet, value: &Bytes) -> bool {
+    match set.versions().as_slice() {
+        [only] => only.content().value() == Some(value),
+        _ => false,
+    }
+}
+
 /// Takes a stored key and its record.
 pub type VisitRecord<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Error> + 'v;
 

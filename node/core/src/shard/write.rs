@@ -3,6 +3,7 @@
 use meridian_causal::{CausalContext, Dot, Replace, Sibling, SiblingSet, put_context};
 
 use super::step::{Held, Step};
+use super::versions;
 use crate::command::{Effect, WriteIntent, WriteOp, WriteOutcome};
 use crate::error::Error;
 use crate::limits::SIBLINGS_MAX;
@@ -58,7 +59,9 @@ impl Step<'_, '_, '_> {
     fn replaced(&self, intent: &WriteIntent, set: &SiblingSet) -> CausalContext {
         let replace = match intent {
             WriteIntent::Blind => Replace::Newest,
-            WriteIntent::Overwrite | WriteIntent::IfAbsent => Replace::All,
+            WriteIntent::Overwrite | WriteIntent::IfAbsent | WriteIntent::IfValue(_) => {
+                Replace::All
+            }
             WriteIntent::Context(context) | WriteIntent::IfContext(context) => {
                 Replace::Exactly(context.clone())
             }
@@ -111,6 +114,7 @@ fn condition_holds(intent: &WriteIntent, set: &SiblingSet, meta: &super::ShardMe
         WriteIntent::IfContext(context) if set.is_empty() => {
             context.is_empty() || context.vector().includes(&meta.dropped)
         }
+        WriteIntent::IfValue(value) => versions::holds_value(set, value),
         WriteIntent::IfContext(context) => set
             .siblings()
             .iter()
