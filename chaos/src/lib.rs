@@ -25,6 +25,7 @@ pub mod queue;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod serial;
 pub mod swarm;
 pub mod trace;
 pub mod violation;
