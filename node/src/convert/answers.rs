@@ -41,6 +41,7 @@ impl Scope<'_> {
             staleness_ms: 0,
             session: served.session,
             stamp_ms: served.stamp_ms,
+            stamp: Bytes::new(),
         }
     }
 
@@ -145,7 +146,8 @@ impl Scope<'_> {
 /// The level that was served.
 pub(crate) fn read_level(level: ReadLevel) -> kv::ReadLevel {
     let kind = match level {
-        ReadLevel::Linearizable => kv::read_level::Kind::Linearizable,
+        // A view shows what was newest when it was opened.
+        ReadLevel::Linearizable | ReadLevel::View { .. } => kv::read_level::Kind::Linearizable,
         ReadLevel::Eventual => kv::read_level::Kind::Eventual,
     };
     kv::ReadLevel {

@@ -113,6 +113,10 @@ impl Failure {
         .with("mode", mode)
     }
 
+    pub(crate) fn not_offered(what: &str) -> Self {
+        Self::invalid("INVALID_ARGUMENT", format!("{what} are not offered"))
+    }
+
     pub(crate) fn keyspace_not_found(name: &str) -> Self {
         Self::refused(
             "KEYSPACE_NOT_FOUND",
@@ -261,11 +265,13 @@ const fn effect_name(effect: EffectOf) -> &'static str {
 
 const fn code(error: &Error) -> Code {
     match error {
-        Error::NotLeader { .. } | Error::NoQuorum | Error::NotAdmitted | Error::Quarantined => {
-            Code::Unavailable
-        }
+        Error::NotLeader { .. }
+        | Error::NoQuorum
+        | Error::NotAdmitted
+        | Error::Quarantined
+        | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-        Error::VersionMismatch { .. } => Code::Aborted,
+        Error::VersionMismatch { .. } | Error::Conflict { .. } => Code::Aborted,
         Error::TooManySiblings { .. } => Code::FailedPrecondition,
         Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
         Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {

@@ -14,6 +14,7 @@ pub(crate) mod peer;
 mod raft;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transactions;
 pub(crate) mod wire;
 
 pub(crate) use failure::Failure;

@@ -20,6 +20,12 @@ pub(crate) enum Kind {
     Put,
     /// A delete.
     Delete,
+    /// A transaction.
+    Transact,
+    /// One shard's part of a validation.
+    Validate,
+    /// Opening or closing a view.
+    View,
     /// One shard's part of a scan.
     Page,
     /// One shard's part of a digest.

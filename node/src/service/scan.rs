@@ -181,6 +181,7 @@ impl KvService {
             } else {
                 0
             },
+            range_stamps: Vec::new(),
         })
     }
 
@@ -194,12 +195,21 @@ impl KvService {
         for answer in self.calls.ask(plan.asks(scope), patience).await {
             match answer.map_err(Failure::from_core)? {
                 Response::Read(Answer::Page { keys, more }) => pages.push((keys, more)),
-                Response::Read(Answer::Key(_) | Answer::Digest(_))
+                Response::Read(
+                    Answer::Key(_)
+                    | Answer::Digest(_)
+                    | Answer::Examined { .. }
+                    | Answer::Range { .. }
+                    | Answer::Holds(_),
+                )
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
                 | Response::Lag(_)
-                | Response::Groups(_) => return Err(Failure::unexpected_answer()),
+                | Response::Groups(_)
+                | Response::Transacted(_)
+                | Response::ViewOpened(_)
+                | Response::ViewClosed => return Err(Failure::unexpected_answer()),
             }
         }
         let (keys, mut next) = merge_pages(pages, plan.limit);

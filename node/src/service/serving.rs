@@ -162,7 +162,16 @@ impl KvService {
                 &receipt,
                 served,
             ))),
-            Response::Read(Answer::Page { .. } | Answer::Digest(_))
+            Response::Read(
+                Answer::Page { .. }
+                | Answer::Digest(_)
+                | Answer::Examined { .. }
+                | Answer::Range { .. }
+                | Answer::Holds(_),
+            )
+            | Response::Transacted(_)
+            | Response::ViewOpened(_)
+            | Response::ViewClosed
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)

@@ -177,6 +177,8 @@ impl Kv for KvService {
                 key: key.clone(),
                 level,
                 session: session.clone(),
+                stamped: false,
+                view: bytes::Bytes::new(),
             })
         };
         let singles = keys.iter().map(get).collect();
@@ -248,6 +250,27 @@ impl Kv for KvService {
             .await;
         page.map(Response::new)
             .map_err(|failure| failure.to_status())
+    }
+
+    async fn transact(
+        &self,
+        _request: Request<kv::TransactRequest>,
+    ) -> Result<Response<kv::TransactResponse>, Status> {
+        Err(Failure::not_offered("transactions").to_status())
+    }
+
+    async fn view_open(
+        &self,
+        _request: Request<kv::ViewOpenRequest>,
+    ) -> Result<Response<kv::ViewOpenResponse>, Status> {
+        Err(Failure::not_offered("views").to_status())
+    }
+
+    async fn view_close(
+        &self,
+        _request: Request<kv::ViewCloseRequest>,
+    ) -> Result<Response<kv::ViewCloseResponse>, Status> {
+        Err(Failure::not_offered("views").to_status())
     }
 
     async fn operate(
