@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::ids::{NodeId, RequestId};
 use crate::record;
+use crate::transaction::TransactionId;
+use crate::two_phase::{DecideOp, PrepareOp, ResolveOp, TransactOp};
 
 /// Version of the stored form of a [`Command`].
 pub const COMMAND_FORMAT: u8 = 1;
@@ -82,14 +84,21 @@ impl Op {
                 .iter()
                 .map(|(key, dots)| key.len() + (1 + dots.len()) * DOT_BYTES)
                 .sum(),
-            Self::EvictOpIds { .. } | Self::Quarantine { .. } | Self::TakeIncarnation { .. } => 0,
+            Self::Transact(op) => op.part.encoded_bytes(),
+            Self::Prepare(op) => op.part.encoded_bytes(),
+            Self::Decide(op) => op.part.encoded_bytes() + op.others.len() * 3,
+            Self::Forget { ids } => ids.len() * DOT_BYTES,
+            Self::EvictOpIds { .. }
+            | Self::Quarantine { .. }
+            | Self::TakeIncarnation { .. }
+            | Self::Resolve(_) => 0,
         };
         FIXED_BYTES + variable
     }
 }
 
 /// Bytes of everything in an operation or effect that has a fixed size, with lengths and tags.
-const FIXED_BYTES: usize = 96;
+const FIXED_BYTES: usize = 128;
 
 /// Bytes of a dot, or of an entry of a vector.
 const DOT_BYTES: usize = 20;
@@ -194,6 +203,19 @@ pub enum Op {
         /// The one the control group gave.
         new: Incarnation,
     },
+    /// A transaction in this shard alone.
+    Transact(Box<TransactOp>),
+    /// A part of a transaction that another shard decides.
+    Prepare(Box<PrepareOp>),
+    /// The part of the shard that decides.
+    Decide(Box<DecideOp>),
+    /// What becomes of a prepared part.
+    Resolve(ResolveOp),
+    /// Decisions that every part has followed.
+    Forget {
+        /// The attempts.
+        ids: Vec<TransactionId>,
+    },
 }
 
 /// A client's write as it stands in the log.
@@ -286,6 +308,8 @@ pub enum WriteOutcome {
         /// How many it holds.
         siblings: usize,
     },
+    /// The key is part of a prepared transaction. No effect; to be proposed again once that is resolved.
+    Locked,
 }
 
 #[cfg(test)]

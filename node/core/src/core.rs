@@ -13,15 +13,19 @@ use rand::{Rng, SeedableRng};
 use crate::admission::{Admission, Around};
 use crate::catalog::Catalog;
 use crate::config::CoreConfig;
+use crate::coordinator::Coordination;
 use crate::error::{Error, OpenError};
 use crate::exchange::{Arrived, ExchangeContext};
-use crate::group::{Group, Outcome, RoleChange, TurnContext};
-use crate::ids::{GroupId, NodeId};
+use crate::group::{Group, Outcome, RoleChange, Said, TurnContext};
+use crate::ids::{GroupId, NodeId, RequestId};
 use crate::images::Images;
 use crate::limits::VIEWS_MAX;
 use crate::message::PeerMessage;
 use crate::output::{Input, Notice, Outputs, Turn};
+use crate::recovery::{self, Settling};
 use crate::time::Now;
+use crate::transaction::TransactionId;
+use crate::views::{BlockedRead, HeldView, Opening};
 use crate::waiting::Waiting;
 use crate::workspace::Workspace;
 
@@ -48,6 +52,22 @@ pub struct Core {
     pub(crate) disk_full: bool,
     /// A write failed: nothing is served any more.
     poisoned: bool,
+    /// Time of the last call.
+    pub(crate) now: Now,
+    /// Who was last heard to lead a group that another core of the node holds.
+    pub(crate) heard_leaders: BTreeMap<GroupId, NodeId>,
+    /// Transactions that this core brings together.
+    pub(crate) coordinations: BTreeMap<TransactionId, Coordination>,
+    /// Decisions on their way to the other parts.
+    pub(crate) settling: BTreeMap<(GroupId, TransactionId), Settling>,
+    pub(crate) to_forget: BTreeMap<GroupId, Vec<TransactionId>>,
+    pub(crate) prepared_since: BTreeMap<(GroupId, TransactionId), recovery::Waiting>,
+    /// Views that this core opens.
+    pub(crate) openings: BTreeMap<u64, Opening>,
+    /// Parts of views that this core holds.
+    pub(crate) held_views: BTreeMap<u64, HeldView>,
+    /// Reads that wait for prepared transactions.
+    pub(crate) blocked: BTreeMap<RequestId, BlockedRead>,
 }
 
 impl Core {
@@ -85,6 +105,15 @@ impl Core {
             seed_checked: false,
             disk_full: false,
             poisoned: false,
+            now,
+            heard_leaders: BTreeMap::new(),
+            coordinations: BTreeMap::new(),
+            settling: BTreeMap::new(),
+            to_forget: BTreeMap::new(),
+            prepared_since: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            held_views: BTreeMap::new(),
+            blocked: BTreeMap::new(),
         };
         core.open_groups(now)?;
         Ok(core)
@@ -97,6 +126,7 @@ impl Core {
 
     /// Takes one input.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Outputs) {
+        self.now = now;
         match input {
             Input::Tick => self.tick(now, out),
             Input::Peer { from, message } => self.peer(now, from, message, out),
@@ -115,6 +145,7 @@ impl Core {
             Input::Catalog(catalog) => self.adopt(catalog, now, out),
             Input::Disk { full } => self.disk_full = full,
         }
+        self.take_inner(now, out);
     }
 
     fn peer(&mut self, now: Now, from: NodeId, message: PeerMessage, out: &mut Outputs) {
@@ -131,7 +162,7 @@ impl Core {
                 let origin = crate::waiting::Origin::Peer(from, id);
                 self.request(now, (origin, now.after_ms(deadline_ms)), *request, out);
             }
-            PeerMessage::Forwarded { id, result } => self.forwarded(id, *result, out),
+            PeerMessage::Forwarded { id, result } => self.forwarded(now, id, *result, out),
             PeerMessage::Exchange {
                 keyspace,
                 shard,
@@ -230,8 +261,13 @@ impl Core {
         if change == RoleChange::Lost {
             let reads = group.fail_reads();
             let leader = group.leader();
+            group.lose_lead();
+            let now = self.now;
+            self.drop_coordinations(now, id, leader, out);
+            self.drop_recovery(id);
             for waiter in self.waiting.writes_in(id) {
-                Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
+                let unseen = waiter.what.unseen();
+                self.conclude(now, waiter, Err(unseen), out);
             }
             for ticket in reads {
                 if let Some(waiter) = self.waiting.take(ticket) {
@@ -276,10 +312,13 @@ impl Core {
 
     /// What is to be written, if anything is to be done. [`Core::wrote`] must follow before any other call.
     pub fn turn(&mut self, now: Now, out: &mut Outputs) -> Option<Turn> {
+        self.now = now;
         if self.poisoned {
             return None;
         }
-        match self.collect(now, out) {
+        let collected = self.collect(now, out);
+        self.take_inner(now, out);
+        match collected {
             Ok(turn) => turn,
             Err(error) => {
                 // State that does not apply here would apply elsewhere: going on would let replicas drift apart.
@@ -329,7 +368,7 @@ impl Core {
             catalog_changed |= collected.catalog_changed;
             self.writing.push(id);
             for waiter in collected.refused {
-                self.refused(waiter, out);
+                self.refused(now, waiter, out);
             }
         }
         if catalog_changed {
@@ -350,6 +389,7 @@ impl Core {
 
     /// The turn's batch is written as it asked for: everything that waited for it leaves.
     pub fn wrote(&mut self, now: Now, out: &mut Outputs) {
+        self.now = now;
         if let Some(admission) = &mut self.admission {
             admission.settle(out);
         }
@@ -369,16 +409,28 @@ impl Core {
             if settled.again {
                 self.active.insert(id);
             }
-            for outcome in settled.outcomes {
-                self.outcome(outcome, out);
+            let said = Said {
+                outcomes: settled.outcomes,
+                reads: settled.reads,
+            };
+            let said = match self.groups.get_mut(&id) {
+                Some(group) => group.holds.pass(said),
+                None => said,
+            };
+            for outcome in said.outcomes {
+                self.outcome(now, outcome, out);
             }
-            for ticket in settled.reads {
-                self.release(ticket, out);
+            for ticket in said.reads {
+                self.release((ticket, id), out);
+            }
+            if !settled.resolved.is_empty() {
+                self.resolved(id, &settled.resolved, out);
             }
             self.after_raft(id, out);
             self.with_exchange(now, id, out, Group::exchange_flush);
         }
         self.join_cluster(now, out);
+        self.take_inner(now, out);
     }
 
     /// A write failed: it may or may not be on disk, so nothing more is said or served (the store is poisoned).
@@ -388,9 +440,11 @@ impl Core {
         for waiter in self.waiting.all() {
             Self::answer(waiter.origin, Err(Error::Poisoned), out);
         }
+        self.fail_coordinations(out);
+        out.inner.clear();
     }
 
-    fn outcome(&mut self, outcome: Outcome, out: &mut Outputs) {
+    fn outcome(&mut self, now: Now, outcome: Outcome, out: &mut Outputs) {
         let (waiter, result) = match outcome {
             Outcome::Control(waiter, result) => (waiter, result),
             Outcome::Write(waiter, op_id, outcome) => {
@@ -401,7 +455,7 @@ impl Core {
             return;
         }
         if let Some(waiting) = self.waiting.take(waiter.ticket) {
-            Self::answer(waiting.origin, result, out);
+            self.conclude(now, waiting, result, out);
         }
     }
 }

@@ -186,6 +186,7 @@ impl Core {
             Ok(machine) => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     let index = group.finish_install(machine);
+                    self.drop_views_of(id);
                     out.notices
                         .push(Notice::ImageInstalled { group: id, index });
                 }

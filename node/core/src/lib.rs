@@ -22,10 +22,12 @@
 //! Read `command` (what is agreed on), `shard` (what it does), `group` (how it is agreed), `exchange` (how zones meet).
 
 mod admission;
+mod ask;
 pub mod catalog;
 pub mod command;
 pub mod config;
 mod control;
+mod coordinator;
 mod core;
 pub mod error;
 mod exchange;
@@ -39,12 +41,15 @@ pub mod output;
 mod placement;
 pub mod read;
 pub mod record;
+mod recovery;
 pub mod request;
 mod route;
 pub mod shard;
 pub mod time;
 mod timers;
 pub mod transaction;
+pub mod two_phase;
+mod views;
 mod waiting;
 pub mod workspace;
 

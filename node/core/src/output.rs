@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meridian_causal::{Dot, OpId};
-use meridian_storage::{Batch, Durability};
+use meridian_storage::{Batch, Durability, Read, View};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::message::PeerMessage;
-use crate::request::{Query, Request, Response};
+use crate::read;
+use crate::request::{Answer, Query, Request, Response};
+use crate::transaction::TransactionId;
+use crate::workspace::Workspace;
 
 /// What goes into a core.
 #[derive(Clone, Debug)]
@@ -58,10 +61,12 @@ pub struct Outputs {
     pub observations: Vec<Observation>,
     /// For the log.
     pub notices: Vec<Notice>,
+    /// Answers that the core has given itself; never left to the driver.
+    pub(crate) inner: Vec<(RequestId, Result<Response, Error>)>,
 }
 
-/// A read that may be served from the engine from now on.
-#[derive(Clone, Debug, PartialEq)]
+/// A read that may be served from now on.
+#[derive(Clone, Debug)]
 pub struct ReleasedRead {
     /// The driver's number for it.
     pub id: RequestId,
@@ -69,6 +74,55 @@ pub struct ReleasedRead {
     pub keyspace: KeyspaceId,
     /// What is read.
     pub query: Query,
+    /// The state to read, where the engine's own of a later time would not do.
+    pub pinned: Option<Pinned>,
+}
+
+impl ReleasedRead {
+    /// Serves it: from the pinned state, or from the engine as it is now. `shards` is how many the keyspace has.
+    pub fn serve(&self, engine: &dyn Read, shards: u16) -> Result<Answer, Error> {
+        match &self.pinned {
+            Some(pinned) => pinned.serve(self.keyspace, shards, &self.query),
+            None => read::serve(engine, self.keyspace, shards, &self.query),
+        }
+    }
+}
+
+/// A state of the engine that does not change, and records that count instead of its own.
+#[derive(Clone)]
+pub struct Pinned {
+    pub(crate) view: Arc<dyn View>,
+    /// Of transactions that belong to this state and were resolved after it was taken.
+    pub(crate) over: Vec<(Bytes, Option<Bytes>)>,
+}
+
+impl Pinned {
+    pub(crate) fn serve(
+        &self,
+        keyspace: KeyspaceId,
+        shards: u16,
+        query: &Query,
+    ) -> Result<Answer, Error> {
+        if self.over.is_empty() {
+            return read::serve(&*self.view, keyspace, shards, query);
+        }
+        let mut state = Workspace::new(&*self.view, false);
+        for (key, record) in &self.over {
+            match record {
+                Some(record) => state.put(key.clone(), record.clone()),
+                None => state.delete(key.clone()),
+            }
+        }
+        read::serve(&state, keyspace, shards, query)
+    }
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pinned")
+            .field("over", &self.over.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the driver must write, whole, before it calls [`Core::wrote`](crate::Core::wrote).
@@ -105,6 +159,13 @@ pub enum Observation {
         /// Its op id.
         op_id: Option<OpId>,
     },
+    /// A transaction over several shards, or a view, has come to a stage here.
+    Stage {
+        /// The attempt; 0 for a view.
+        id: TransactionId,
+        /// Where it stands.
+        stage: Stage,
+    },
     /// This replica became leader.
     Leads {
         /// The group.
@@ -112,6 +173,56 @@ pub enum Observation {
         /// The term.
         term: u64,
     },
+}
+
+/// Points of a transaction over several shards, and of the opening of a view, at which a node may die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The coordinator has begun; no prepare has left.
+    Began,
+    /// A participant applies a prepare.
+    Prepared,
+    /// The coordinator has a vote, and waits for others.
+    Voted,
+    /// The coordinator has all votes; the decision is not in the log.
+    Deciding,
+    /// The anchor applies the decision; nobody was told.
+    Decided,
+    /// The decision is written; the client and the participants are being told.
+    Told,
+    /// A participant applies a resolution.
+    Resolved,
+    /// Every participant has followed; the decision is not forgotten.
+    Followed,
+    /// The anchor applies the forgetting.
+    Forgotten,
+    /// The coordinator gives an attempt up; participants are being told.
+    Aborted,
+    /// A participant asks what became of a transaction.
+    Inquired,
+    /// A core has taken its part of a view and holds back what its groups say.
+    Pinned,
+    /// All parts of a view are taken, nobody was told.
+    AllPinned,
+}
+
+impl Stage {
+    /// All stages.
+    pub const ALL: [Self; 13] = [
+        Self::Began,
+        Self::Prepared,
+        Self::Voted,
+        Self::Deciding,
+        Self::Decided,
+        Self::Told,
+        Self::Resolved,
+        Self::Followed,
+        Self::Forgotten,
+        Self::Aborted,
+        Self::Inquired,
+        Self::Pinned,
+        Self::AllPinned,
+    ];
 }
 
 /// Something an operator may want to read in the log.

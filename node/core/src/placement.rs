@@ -191,8 +191,13 @@ impl Core {
             return;
         };
         self.active.remove(&id);
+        let now = self.now;
+        self.drop_coordinations(now, id, None, out);
+        self.drop_recovery(id);
+        self.drop_views_of(id);
         for waiter in self.waiting.writes_in(id) {
-            Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
+            let unseen = waiter.what.unseen();
+            self.conclude(now, waiter, Err(unseen), out);
         }
         for ticket in group.fail_reads() {
             if let Some(waiter) = self.waiting.take(ticket) {

@@ -4,7 +4,7 @@
 use meridian_causal::{Content, OpId, VersionVector, ZoneId};
 use rand::Rng;
 
-use crate::catalog::GroupRecord;
+use crate::catalog::{GroupRecord, shard_of};
 use crate::command::Waiter as Proposer;
 use crate::command::{Op, WriteOp, WriteOutcome};
 use crate::control::{ControlCommand, ControlOp};
@@ -14,21 +14,23 @@ use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
 use crate::limits::{KEY_SIZE_BYTES_MAX, SIBLINGS_MAX, VALUE_SIZE_BYTES_MAX};
 use crate::message::PeerMessage;
-use crate::output::{Outputs, ReleasedRead};
+use crate::output::{Outputs, Pinned, ReleasedRead};
 use crate::read;
-use crate::request::{Query, Read, ReadLevel, Receipt, Request, Response, Write, ZoneLag};
+use crate::request::{Prepare, Query, Read, ReadLevel, Receipt, Request, Response, Write, ZoneLag};
 use crate::shard::outbox;
 use crate::time::{MS, Now};
+use crate::transaction::TransactionId;
+use crate::two_phase::{PrepareOp, ResolveOp, Verdict};
 use crate::waiting::{Origin, Waiter, What};
 
 /// How long a request for a new incarnation may wait.
 const REINCARNATE_MS: u64 = 1_000;
 
 /// A request on its way to a group.
-struct Routed {
-    origin: Origin,
-    deadline_ns: u64,
-    group: GroupId,
+pub(crate) struct Routed {
+    pub(crate) origin: Origin,
+    pub(crate) deadline_ns: u64,
+    pub(crate) group: GroupId,
 }
 
 impl Core {
@@ -69,10 +71,36 @@ impl Core {
                 Self::answer(origin, Ok(Response::Groups(groups)), out);
                 return;
             }
-            Request::Transact(_) | Request::ViewOpen { .. } | Request::ViewClose { .. } => {
-                Err(Error::InvalidArgument {
-                    message: "transactions are not offered".to_owned(),
-                })
+            Request::Transact(transaction) => {
+                let shards = self.shards_of(transaction.keyspace);
+                let anchor = transaction.anchor(|key| shard_of(key, shards));
+                self.group_at(transaction.keyspace, anchor)
+            }
+            Request::Prepare(prepare) => self.group_at(prepare.keyspace, prepare.shard),
+            Request::Resolve {
+                keyspace, shard, ..
+            }
+            | Request::Inquire {
+                keyspace, shard, ..
+            }
+            | Request::ViewPin {
+                keyspace, shard, ..
+            }
+            | Request::ViewConfirm {
+                keyspace, shard, ..
+            } => self.group_at(*keyspace, *shard),
+            Request::ViewOpen { keyspace } => {
+                self.view_open(now, (origin, deadline_ns), *keyspace, out);
+                return;
+            }
+            Request::ViewClose { view } => {
+                self.view_close(now, view, out);
+                Self::answer(origin, Ok(Response::ViewClosed), out);
+                return;
+            }
+            Request::ViewDrop { id, .. } => {
+                self.view_drop(*id);
+                return;
             }
         };
         match routed {
@@ -130,6 +158,16 @@ impl Core {
     }
 
     fn dispatch(&mut self, now: Now, routed: Routed, request: Request, out: &mut Outputs) {
+        if let Request::Read(read) = &request
+            && let ReadLevel::View { id, node } = read.level
+        {
+            if node == self.config.node {
+                self.read_view(&routed, read.clone(), id, out);
+            } else {
+                self.forward_to(now, &routed, request, Some(node), out);
+            }
+            return;
+        }
         let whole = self
             .groups
             .get(&routed.group)
@@ -138,7 +176,7 @@ impl Core {
             && read.level == ReadLevel::Eventual
             && whole
         {
-            self.serve(routed.origin, read, out);
+            self.serve(routed.origin, read, None, out);
             return;
         }
         let leads = self.groups.get(&routed.group).is_some_and(Group::leads);
@@ -175,10 +213,29 @@ impl Core {
                 };
                 self.control(&routed, op, out);
             }
+            Request::Transact(transaction) => {
+                if self.may_begin(&routed, out) {
+                    self.transact(now, routed, *transaction, out);
+                }
+            }
+            Request::Prepare(prepare) => {
+                if self.may_begin(&routed, out) {
+                    self.prepare(&routed, *prepare, out);
+                }
+            }
+            Request::Resolve { id, verdict, .. } => self.resolve(&routed, (id, verdict), out),
+            Request::Inquire { id, .. } => {
+                let what = What::Inquire(routed.group, id);
+                if let Some(ticket) = self.ticket(&routed, what, out) {
+                    self.queue(routed.group, |group| group.enqueue_read(ticket));
+                }
+            }
+            Request::ViewPin { id, .. } => self.view_pin(now, &routed, id, out),
+            Request::ViewConfirm { id, pins, .. } => self.view_confirm(&routed, id, pins, out),
             Request::Groups
-            | Request::Transact(_)
             | Request::ViewOpen { .. }
-            | Request::ViewClose { .. } => {}
+            | Request::ViewClose { .. }
+            | Request::ViewDrop { .. } => {}
         }
     }
 
@@ -187,12 +244,7 @@ impl Core {
             Self::answer(routed.origin, Err(error), out);
             return;
         }
-        if self
-            .groups
-            .get(&routed.group)
-            .is_some_and(Group::quarantined)
-        {
-            Self::answer(routed.origin, Err(Error::Quarantined), out);
+        if !self.may_begin(&routed, out) {
             return;
         }
         let what = What::Write(routed.group, write.op_id);
@@ -208,6 +260,73 @@ impl Core {
             waiter: self.proposer(ticket),
         });
         self.queue(routed.group, |group| group.enqueue(op));
+    }
+
+    /// Refuses what would be new writes of a group in quarantine, or on a full disk.
+    fn may_begin(&self, routed: &Routed, out: &mut Outputs) -> bool {
+        let quarantined = self
+            .groups
+            .get(&routed.group)
+            .is_some_and(Group::quarantined);
+        let refusal = if quarantined {
+            Some(Error::Quarantined)
+        } else if self.disk_full {
+            Some(Error::DiskFull)
+        } else {
+            None
+        };
+        if let Some(error) = &refusal {
+            Self::answer(routed.origin, Err(error.clone()), out);
+        }
+        refusal.is_none()
+    }
+
+    /// A shard's part of a transaction that is decided elsewhere.
+    fn prepare(&mut self, routed: &Routed, prepare: Prepare, out: &mut Outputs) {
+        let what = What::Write(routed.group, prepare.op_id);
+        let Some(ticket) = self.ticket(routed, what, out) else {
+            return;
+        };
+        let op = PrepareOp {
+            id: prepare.id,
+            op_id: prepare.op_id,
+            anchor: prepare.anchor,
+            parts: prepare.parts,
+            part: prepare.part,
+            refuse: prepare.refuse,
+            waiter: self.proposer(ticket),
+        };
+        self.queue(routed.group, |group| {
+            group.enqueue(Op::Prepare(Box::new(op)))
+        });
+    }
+
+    /// What became of a transaction, for a part of it.
+    fn resolve(
+        &mut self,
+        routed: &Routed,
+        (id, verdict): (TransactionId, Verdict),
+        out: &mut Outputs,
+    ) {
+        let op_id = OpId {
+            stamp_ms: 0,
+            id: id.0,
+        };
+        let Some(ticket) = self.ticket(routed, What::Write(routed.group, op_id), out) else {
+            return;
+        };
+        let op = ResolveOp {
+            id,
+            verdict,
+            waiter: self.proposer(ticket),
+        };
+        self.queue(routed.group, |group| group.enqueue(Op::Resolve(op)));
+    }
+
+    /// How many shards a keyspace has; one that is not known has none to speak of.
+    pub(crate) fn shards_of(&self, keyspace: KeyspaceId) -> u16 {
+        let found = self.catalog.keyspaces.get(&keyspace);
+        found.map_or(1, |keyspace| keyspace.shards)
     }
 
     fn check_write(&self, write: &Write) -> Result<(), Error> {
@@ -269,7 +388,12 @@ impl Core {
         }
     }
 
-    fn ticket(&mut self, routed: &Routed, what: What, out: &mut Outputs) -> Option<RequestId> {
+    pub(crate) fn ticket(
+        &mut self,
+        routed: &Routed,
+        what: What,
+        out: &mut Outputs,
+    ) -> Option<RequestId> {
         let waiter = Waiter {
             origin: routed.origin,
             deadline_ns: routed.deadline_ns,
@@ -291,18 +415,29 @@ impl Core {
             group => self.leader_elsewhere(group),
         };
         let leader = leader.filter(|leader| *leader != self.config.node);
+        self.forward_to(now, &routed, request, leader, out);
+    }
+
+    fn forward_to(
+        &mut self,
+        now: Now,
+        routed: &Routed,
+        request: Request,
+        leader: Option<NodeId>,
+        out: &mut Outputs,
+    ) {
         let mut request = request;
         let may_go_on = match (routed.origin, &mut request) {
             (Origin::Driver(_) | Origin::Core, _) => true,
             (Origin::Peer(..), Request::Reincarnate { passed, .. }) => {
                 !std::mem::replace(passed, true)
             }
-            (Origin::Peer(..), _) => false,
+            (Origin::Peer(..) | Origin::Inner(_), _) => false,
         };
         let Some(node) = leader.filter(|_| may_go_on) else {
             let error = match (leader, routed.origin) {
                 (None, Origin::Driver(_)) => Error::NoQuorum,
-                (_, Origin::Driver(_) | Origin::Peer(..) | Origin::Core) => {
+                (_, Origin::Driver(_) | Origin::Peer(..) | Origin::Core | Origin::Inner(_)) => {
                     Error::NotLeader { leader }
                 }
             };
@@ -319,9 +454,15 @@ impl Core {
             | Request::Lag { .. }
             | Request::Groups
             | Request::ViewOpen { .. }
-            | Request::ViewClose { .. } => What::ForwardedRead,
+            | Request::ViewClose { .. }
+            | Request::Prepare(_)
+            | Request::Resolve { .. }
+            | Request::Inquire { .. }
+            | Request::ViewPin { .. }
+            | Request::ViewConfirm { .. }
+            | Request::ViewDrop { .. } => What::ForwardedRead,
         };
-        let Some(id) = self.ticket(&routed, what, out) else {
+        let Some(id) = self.ticket(routed, what, out) else {
             return;
         };
         let deadline_ms = routed.deadline_ns.saturating_sub(now.mono_ns) / MS;
@@ -382,6 +523,7 @@ impl Core {
     /// The node asked has answered.
     pub(crate) fn forwarded(
         &mut self,
+        now: Now,
         id: RequestId,
         result: Result<Response, Error>,
         out: &mut Outputs,
@@ -390,49 +532,74 @@ impl Core {
             return;
         };
         match waiter.what {
-            What::ForwardedWrite(_) | What::ForwardedRead | What::Control => {
-                Self::answer(waiter.origin, result, out);
+            What::ForwardedWrite(_) | What::ForwardedRead | What::Control | What::Own(_) => {
+                self.conclude(now, waiter, result, out);
             }
-            What::Write(..) | What::Read(_) => {}
+            What::Write(..) | What::Read(_) | What::Inquire(..) | What::Confirm(..) => {}
         }
     }
 
     /// A proposal did not enter the log.
-    pub(crate) fn refused(&mut self, proposer: Proposer, out: &mut Outputs) {
+    pub(crate) fn refused(&mut self, now: Now, proposer: Proposer, out: &mut Outputs) {
         if let Some(waiter) = self.waiting.take(proposer.ticket) {
             let what = "the log of uncommitted writes".to_owned();
-            Self::answer(waiter.origin, Err(Error::Overloaded { what }), out);
+            self.conclude(now, waiter, Err(Error::Overloaded { what }), out);
         }
     }
 
     /// A linearizable read may be served.
-    pub(crate) fn release(&mut self, ticket: RequestId, out: &mut Outputs) {
-        let Some(waiter) = self.waiting.take(ticket) else {
+    pub(crate) fn release(&mut self, (ticket, group): (RequestId, GroupId), out: &mut Outputs) {
+        let Some(waiter) = self.waiting.get(ticket).cloned() else {
             return;
         };
-        if let What::Read(read) = &waiter.what {
-            self.serve(waiter.origin, read, out);
-        }
+        let answer = match &waiter.what {
+            What::Read(read) => {
+                self.release_read((ticket, group), waiter.origin, read, out);
+                return;
+            }
+            What::Inquire(group, id) => Ok(Response::Inquired(self.verdict(*group, *id))),
+            What::Confirm(group, term) => {
+                let local = self.groups.get(group);
+                if local.is_some_and(|local| local.leads() && local.term() == *term) {
+                    Ok(Response::ViewConfirmed)
+                } else {
+                    Err(Error::ViewLost)
+                }
+            }
+            What::Write(..)
+            | What::Control
+            | What::ForwardedWrite(_)
+            | What::ForwardedRead
+            | What::Own(_) => return,
+        };
+        self.waiting.take(ticket);
+        Self::answer(waiter.origin, answer, out);
     }
 
     /// Lets the driver serve a read of its own; serves one of another node.
-    fn serve(&self, origin: Origin, read: &Read, out: &mut Outputs) {
+    pub(crate) fn serve(
+        &self,
+        origin: Origin,
+        read: &Read,
+        pinned: Option<Pinned>,
+        out: &mut Outputs,
+    ) {
         match origin {
             Origin::Driver(id) => {
                 out.reads.push(ReleasedRead {
                     id,
                     keyspace: read.keyspace,
                     query: read.query.clone(),
+                    pinned,
                 });
             }
             Origin::Core => {}
-            Origin::Peer(..) => {
-                let shards = self
-                    .catalog
-                    .keyspaces
-                    .get(&read.keyspace)
-                    .map_or(1, |keyspace| keyspace.shards);
-                let answer = read::serve(&*self.engine, read.keyspace, shards, &read.query);
+            Origin::Peer(..) | Origin::Inner(_) => {
+                let shards = self.shards_of(read.keyspace);
+                let answer = match pinned {
+                    Some(pinned) => pinned.serve(read.keyspace, shards, &read.query),
+                    None => read::serve(&*self.engine, read.keyspace, shards, &read.query),
+                };
                 Self::answer(origin, answer.map(Response::Read), out);
             }
         }
@@ -442,6 +609,7 @@ impl Core {
         match origin {
             Origin::Driver(id) => out.replies.push((id, result)),
             Origin::Core => {}
+            Origin::Inner(ticket) => out.inner.push((ticket, result)),
             Origin::Peer(node, id) => {
                 out.messages.push((
                     node,
@@ -510,6 +678,9 @@ pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Resul
         WriteOutcome::VersionMismatch { found } => Err(Error::VersionMismatch { found }),
         WriteOutcome::OutcomeUnknown => Err(Error::OutcomeUnknown { op_id }),
         WriteOutcome::OpIdReused => Err(Error::OpIdReused { op_id }),
+        WriteOutcome::Locked => Err(Error::Overloaded {
+            what: "the queue behind a prepared transaction".to_owned(),
+        }),
         WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
             siblings,
             limit: SIBLINGS_MAX,

@@ -18,8 +18,12 @@ const NOBODY: RequestId = RequestId(0);
 impl Core {
     pub(crate) fn tick(&mut self, now: Now, out: &mut Outputs) {
         for waiter in self.waiting.expired(now) {
-            Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
+            let unseen = waiter.what.unseen();
+            self.conclude(now, waiter, Err(unseen), out);
         }
+        self.tick_coordinations(now, out);
+        self.tick_views(now);
+        self.tick_blocked();
         if let Some(admission) = &mut self.admission {
             let mut around = Around {
                 config: &self.config,
@@ -51,6 +55,7 @@ impl Core {
         self.after_raft(id, out);
         self.with_exchange(now, id, out, Group::exchange_tick);
         self.seek_incarnation(now, id, out);
+        self.tick_recovery(now, id, out);
     }
 
     /// What the leader of the control group does of its own accord: found the cluster, register stores.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use meridian_causal::OpId;
 
 use crate::error::{EffectOf, Error};
-use crate::ids::{GroupId, NodeId, RequestId};
+use crate::ids::{GroupId, NodeId, RequestId, ShardId};
 use crate::limits::WAITING_MAX;
 use crate::request::Read;
 use crate::time::Now;
+use crate::transaction::TransactionId;
 
 /// Who is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(crate) enum Origin {
     Peer(NodeId, RequestId),
     /// The core itself, which sees by other means whether it was done.
     Core,
+    /// The core itself, for another request of its own that waits under this number.
+    Inner(RequestId),
 }
 
 /// What is waited for.
@@ -37,6 +40,41 @@ pub(crate) enum What {
     ForwardedWrite(OpId),
     /// Another node's answer to anything that changes nothing.
     ForwardedRead,
+    /// What became of a transaction, at the shard that decides.
+    Inquire(GroupId, TransactionId),
+    /// That a group was led by this node all the while since a view was taken.
+    Confirm(GroupId, u64),
+    /// For the core's own doing.
+    Own(Own),
+}
+
+/// What the core itself asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Own {
+    /// The vote of a shard.
+    Vote {
+        id: TransactionId,
+        shard: ShardId,
+        attempts: u32,
+    },
+    /// The decision, in the log of the group that decides.
+    Decision { id: TransactionId, group: GroupId },
+    /// That a shard has followed a decision.
+    Settle {
+        anchor: GroupId,
+        id: TransactionId,
+        shard: ShardId,
+    },
+    /// What became of a transaction that is prepared in a group.
+    Inquiry { group: GroupId, id: TransactionId },
+    /// A shard's part of a view.
+    Pin {
+        view: u64,
+        shard: ShardId,
+        node: NodeId,
+    },
+    /// That a shard's part of a view is good.
+    Confirm { view: u64, shard: ShardId },
 }
 
 /// A request that waits.
@@ -65,6 +103,10 @@ impl Waiting {
         Some(RequestId(self.next))
     }
 
+    pub(crate) fn get(&self, ticket: RequestId) -> Option<&Waiter> {
+        self.by_ticket.get(&ticket)
+    }
+
     pub(crate) fn take(&mut self, ticket: RequestId) -> Option<Waiter> {
         self.by_ticket.remove(&ticket)
     }
@@ -76,7 +118,16 @@ impl Waiting {
 
     /// The writes that wait in a group.
     pub(crate) fn writes_in(&mut self, group: GroupId) -> Vec<Waiter> {
-        self.extract(|waiter| matches!(&waiter.what, What::Write(of, _) if *of == group))
+        self.extract(|waiter| match &waiter.what {
+            What::Write(of, _) | What::Own(Own::Decision { group: of, .. }) => *of == group,
+            What::Read(_)
+            | What::Control
+            | What::ForwardedWrite(_)
+            | What::ForwardedRead
+            | What::Inquire(..)
+            | What::Confirm(..)
+            | What::Own(_) => false,
+        })
     }
 
     /// Everything.
@@ -105,7 +156,11 @@ impl What {
             Self::Write(_, op_id) | Self::ForwardedWrite(op_id) => {
                 Error::OutcomeUnknown { op_id: *op_id }
             }
-            Self::Read(_) | Self::ForwardedRead => Error::DeadlineExceeded {
+            Self::Read(_)
+            | Self::ForwardedRead
+            | Self::Inquire(..)
+            | Self::Confirm(..)
+            | Self::Own(_) => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
             Self::Control => Error::DeadlineExceeded {

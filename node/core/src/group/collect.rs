@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::exchange::Applied;
 use crate::ids::RequestId;
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OPS_MAX};
-use crate::output::{Observation, Outputs};
+use crate::output::{Observation, Outputs, Stage};
+use crate::shard::Resolved;
 use crate::time::Now;
 use crate::workspace::Workspace;
 
@@ -40,6 +41,8 @@ pub(crate) struct Collected {
 pub(crate) struct Settled {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) reads: Vec<RequestId>,
+    /// Prepared parts that were resolved.
+    pub(crate) resolved: Vec<Resolved>,
     /// The group has more to do in the next turn.
     pub(crate) again: bool,
 }
@@ -282,7 +285,18 @@ impl Group {
                         });
                     }
                 }
+                if context.observe {
+                    observe_stages(&command, context.out);
+                }
+                self.outcomes.extend(
+                    applied
+                        .transactions
+                        .into_iter()
+                        .map(|(waiter, result)| Outcome::Control(waiter, result)),
+                );
+                self.resolved.extend(applied.resolved);
                 let left = applied.reincarnated.then_some(before);
+                self.park(applied.locked);
                 if left.is_some() {
                     self.life = Life::anew();
                 }
@@ -375,6 +389,7 @@ impl Group {
         Settled {
             outcomes: std::mem::take(&mut self.outcomes),
             reads: self.release_reads(),
+            resolved: self.take_resolved(),
             again: self.has_work(),
         }
     }
@@ -391,6 +406,30 @@ impl Group {
     }
 }
 
+/// Tells checkers which stages of transactions an entry brings.
+fn observe_stages(command: &Command, out: &mut Outputs) {
+    for op in &command.ops {
+        let (id, stage) = match op {
+            Op::Prepare(op) => (op.id, Stage::Prepared),
+            Op::Decide(op) => (op.id, Stage::Decided),
+            Op::Resolve(op) => (op.id, Stage::Resolved),
+            Op::Forget { ids } => (ids.first().copied().unwrap_or_default(), Stage::Forgotten),
+            Op::Write(_)
+            | Op::Merge { .. }
+            | Op::CompareBegin { .. }
+            | Op::CompareJoin { .. }
+            | Op::CompareEnd { .. }
+            | Op::Trim { .. }
+            | Op::DropTombstones { .. }
+            | Op::EvictOpIds { .. }
+            | Op::Quarantine { .. }
+            | Op::TakeIncarnation { .. }
+            | Op::Transact(_) => continue,
+        };
+        out.observations.push(Observation::Stage { id, stage });
+    }
+}
+
 fn waiter_of(op: &Op) -> Option<Waiter> {
     match op {
         Op::Write(write) => Some(write.waiter),
@@ -402,6 +441,11 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::DropTombstones { .. }
         | Op::EvictOpIds { .. }
         | Op::Quarantine { .. }
-        | Op::TakeIncarnation { .. } => None,
+        | Op::TakeIncarnation { .. }
+        | Op::Forget { .. } => None,
+        Op::Transact(op) => Some(op.waiter),
+        Op::Prepare(op) => Some(op.waiter),
+        Op::Decide(op) => Some(op.waiter),
+        Op::Resolve(op) => Some(op.waiter),
     }
 }

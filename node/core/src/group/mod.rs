@@ -13,6 +13,7 @@
 //! Read `log` (what Raft sees of the disk), `collect` (the turn), `reads` (read index), `install` (group images).
 
 mod collect;
+mod holds;
 mod install;
 mod life;
 pub(crate) mod log;
@@ -26,10 +27,12 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 pub(crate) use collect::TurnContext;
+use holds::Holds;
+pub(crate) use holds::Said;
 use install::Install;
 use life::Life;
 
-use crate::command::{Op, Waiter, WriteOutcome};
+use crate::command::{Op, Waiter, WriteOp, WriteOutcome};
 use crate::config::CoreConfig;
 use crate::control::{Control, ControlCommand};
 use crate::error::Error;
@@ -39,7 +42,7 @@ use crate::limits::ENTRY_BYTES_MAX;
 use crate::message::PeerMessage;
 use crate::output::{Notice, Observation, Outputs};
 use crate::request::GroupStatus;
-use crate::shard::Shard;
+use crate::shard::{Resolved, Shard};
 use log::GroupLog;
 use reads::Reads;
 
@@ -93,6 +96,11 @@ pub(crate) struct Group {
     /// Outcomes of writes in the batch being written.
     outcomes: Vec<Outcome>,
     install: Option<Install>,
+    /// Prepared parts resolved in the batch being written.
+    resolved: Vec<Resolved>,
+    /// Writes that wait for prepared transactions.
+    locked: Vec<WriteOp>,
+    pub(crate) holds: Holds,
     seen: Role,
     election_ticks: usize,
     timeout_ticks: usize,
@@ -173,6 +181,9 @@ impl Group {
             ready: None,
             outcomes: Vec::new(),
             install: None,
+            resolved: Vec::new(),
+            locked: Vec::new(),
+            holds: Holds::default(),
             seen: Role::default(),
             election_ticks,
             timeout_ticks: election_ticks,
@@ -232,6 +243,19 @@ impl Group {
     /// The leader has committed an entry of its own term, so its commit index and its applied state are current.
     pub(crate) fn established(&self) -> bool {
         self.leads() && self.raft.raft.commit_to_current_term()
+    }
+
+    /// The leader has applied an entry of its own term: whatever was acknowledged before it led is in its state.
+    pub(crate) fn is_current(&self) -> bool {
+        let applied = self.machine.applied();
+        self.established()
+            && !self.log().installing()
+            && self
+                .raft
+                .raft
+                .raft_log
+                .term(applied)
+                .is_ok_and(|term| term == self.term())
     }
 
     /// Asks for an election at once, where waiting for the timeout would serve nobody.

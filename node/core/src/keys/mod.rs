@@ -12,7 +12,9 @@
 
 mod catalog;
 mod conflict;
+mod decision;
 mod identity;
+mod intent;
 mod op_id;
 mod op_order;
 mod outbox;
@@ -25,7 +27,9 @@ pub mod raft_log;
 
 pub use catalog::CatalogKey;
 pub use conflict::ConflictKey;
+pub use decision::DecisionKey;
 pub use identity::{NodeIdentity, NodeIdentityKey};
+pub use intent::IntentKey;
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
 pub use outbox::{OutboxKey, OutboxRecord};
@@ -70,8 +74,10 @@ pub enum Kind {
     Lease = 0x12,
     /// Reserved: versions by time of expiry.
     Expiry = 0x13,
-    /// Reserved: prepared writes of transactions.
+    /// A prepared part of a transaction: rest is its attempt.
     Intent = 0x14,
+    /// A transaction decided here: rest is its attempt.
+    Decision = 0x15,
     /// An effect kept for other zones: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
@@ -82,7 +88,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -97,6 +103,7 @@ impl Kind {
         Self::Lease,
         Self::Expiry,
         Self::Intent,
+        Self::Decision,
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
@@ -181,12 +188,14 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 6] = [
+const SHARD_STATE: [Kind; 8] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Tombstone,
     Kind::OpId,
     Kind::OpOrder,
+    Kind::Intent,
+    Kind::Decision,
     Kind::Outbox,
 ];
 

@@ -19,7 +19,7 @@ use super::step::Step;
 use super::versions;
 use crate::command::{Effect, WriteOutcome};
 use crate::error::Error;
-use crate::keys::{OpIdKey, OpIdRecord, OutboxKey, VersionKey};
+use crate::keys::{IntentKey, OpIdKey, OpIdRecord, OutboxKey, VersionKey};
 
 impl ShardMeta {
     /// Whether the group may go on as `new`: as nobody it was, or has had writes of.
@@ -89,6 +89,24 @@ impl Step<'_, '_, '_> {
         }
         let (from, to) = OutboxKey::range(self.place, old, resume.saturating_add(1), made);
         self.work.delete_range(from, to);
+        self.rename_intents(renaming)
+    }
+
+    /// What prepared writes are to replace bears the old dots too.
+    fn rename_intents(&mut self, renaming: Renaming) -> Result<(), Error> {
+        let prepared: Vec<_> = self.locks.prepared().keys().copied().collect();
+        for id in prepared {
+            let stored = IntentKey::encode(self.place, id);
+            let Some(record) = self.get(&stored)? else {
+                continue;
+            };
+            let (_, mut intent) = IntentKey::decode_record(&stored, &record)?;
+            for write in intent.then.iter_mut().chain(&mut intent.otherwise) {
+                write.replaced = renaming.context(&write.replaced);
+            }
+            self.work
+                .put(stored, IntentKey::encode_record(self.header, &intent));
+        }
         Ok(())
     }
 

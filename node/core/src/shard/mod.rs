@@ -24,22 +24,28 @@ pub mod versions;
 
 mod incarnation;
 mod join;
+mod locks;
 mod merge;
 mod meta;
 mod step;
+mod transact;
 mod write;
 
+pub use locks::{Locks, PreparedPart};
 pub use meta::{CompareState, OutboxBytes, ShardMeta};
+pub use transact::Resolved;
+pub(crate) use transact::results;
 
 use meridian_causal::{Dot, Incarnation, OpId};
 use meridian_storage::Read;
 
-use crate::command::{Command, Effect, Op, Waiter, WriteOutcome};
+use crate::command::{Command, Effect, Op, Waiter, WriteOp, WriteOutcome};
 use crate::config::PlantedBugs;
 use crate::error::Error;
 use crate::ids::GroupId;
 use crate::keys::ShardMetaKey;
 use crate::record::Header;
+use crate::request::Response;
 use crate::workspace::Workspace;
 
 use step::Step;
@@ -49,6 +55,7 @@ use step::Step;
 pub struct Shard {
     group: GroupId,
     meta: ShardMeta,
+    locks: Locks,
     planted: PlantedBugs,
     /// Op ids entered up to this index are treated as unknown; 0 unless a bug is planted.
     op_ids_lost_through: u64,
@@ -67,6 +74,12 @@ pub struct Applied {
     pub compare_changed: bool,
     /// The group goes on under another incarnation.
     pub reincarnated: bool,
+    /// What became of each transaction, prepare, decision and resolution.
+    pub transactions: Vec<(Waiter, Result<Response, Error>)>,
+    /// Writes that met a prepared transaction, to be proposed again.
+    pub locked: Vec<WriteOp>,
+    /// Prepared parts that were resolved.
+    pub resolved: Vec<Resolved>,
 }
 
 impl Shard {
@@ -75,6 +88,7 @@ impl Shard {
         Self {
             group,
             meta: ShardMeta::new(incarnation),
+            locks: Locks::default(),
             planted,
             op_ids_lost_through: 0,
         }
@@ -94,9 +108,15 @@ impl Shard {
         } else {
             0
         };
+        let locks = if planted.forget_locks_at_restart {
+            Locks::default()
+        } else {
+            Locks::load(read, group.into())?
+        };
         Ok(Some(Self {
             group,
             meta,
+            locks,
             planted,
             op_ids_lost_through,
         }))
@@ -110,6 +130,11 @@ impl Shard {
     /// What it knows of itself.
     pub const fn meta(&self) -> &ShardMeta {
         &self.meta
+    }
+
+    /// What prepared transactions hold, and decisions not forgotten.
+    pub const fn locks(&self) -> &Locks {
+        &self.locks
     }
 
     /// Applies a log entry.
@@ -198,6 +223,14 @@ impl Step<'_, '_, '_> {
                 Ok(())
             }
             Op::TakeIncarnation { old, new } => self.take_incarnation(*old, *new),
+            Op::Transact(op) => self.transact(op),
+            Op::Prepare(op) => self.prepare(op),
+            Op::Decide(op) => self.decide(op),
+            Op::Resolve(op) => self.resolve(op),
+            Op::Forget { ids } => {
+                self.forget(ids);
+                Ok(())
+            }
         }
     }
 }

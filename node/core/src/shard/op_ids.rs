@@ -50,7 +50,7 @@ impl Step<'_, '_, '_> {
         Ok(op_id.stamp_ms >= self.meta.op_floor_ms && self.known(op_id)?.is_none())
     }
 
-    fn known(&self, op_id: OpId) -> Result<Option<OpIdRecord>, Error> {
+    pub(super) fn known(&self, op_id: OpId) -> Result<Option<OpIdRecord>, Error> {
         let stored = OpIdKey::encode(self.place, op_id.id);
         let Some(record) = self.get(&stored)? else {
             return Ok(None);
@@ -73,6 +73,11 @@ impl Step<'_, '_, '_> {
             key_hash: key_hash(key),
             stamp_ms: op_id.stamp_ms,
         };
+        self.enter_operation(op_id, operation);
+    }
+
+    /// Remembers an operation.
+    pub(super) fn enter_operation(&mut self, op_id: OpId, operation: OpIdRecord) {
         let record = OpIdKey::encode_record(self.header, &operation);
         self.work.put(OpIdKey::encode(self.place, op_id.id), record);
         if self.meta.op_count == 0 {

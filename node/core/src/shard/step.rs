@@ -4,7 +4,7 @@ use meridian_causal::Dot;
 use meridian_storage::Read;
 
 use super::versions::Facts;
-use super::{Applied, Shard, ShardMeta};
+use super::{Applied, Locks, Shard, ShardMeta};
 use crate::command::Effect;
 use crate::config::PlantedBugs;
 use crate::error::Error;
@@ -21,6 +21,7 @@ pub(super) struct Step<'s, 'w, 'e> {
     pub(super) planted: PlantedBugs,
     pub(super) op_ids_lost_through: u64,
     pub(super) meta: &'s mut ShardMeta,
+    pub(super) locks: &'s mut Locks,
     pub(super) work: &'w mut Workspace<'e>,
     pub(super) applied: Applied,
     /// Op ids this entry has entered.
@@ -44,6 +45,7 @@ impl<'s, 'w, 'e> Step<'s, 'w, 'e> {
             planted: shard.planted,
             op_ids_lost_through: shard.op_ids_lost_through,
             meta: &mut shard.meta,
+            locks: &mut shard.locks,
             work,
             applied: Applied::default(),
             entered: OpOrder::default(),

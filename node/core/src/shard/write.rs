@@ -13,8 +13,13 @@ impl Step<'_, '_, '_> {
     pub(super) fn write(&mut self, op: &WriteOp) -> Result<(), Error> {
         let outcome = match self.remembered(op.op_id, &op.key)? {
             Some(outcome) => outcome,
+            None if self.locks.holder_of(&op.key).is_some() => WriteOutcome::Locked,
             None => self.write_once(op)?,
         };
+        if outcome == WriteOutcome::Locked {
+            self.applied.locked.push(op.clone());
+            return Ok(());
+        }
         self.applied.outcomes.push((op.waiter, op.op_id, outcome));
         Ok(())
     }
@@ -27,12 +32,9 @@ impl Step<'_, '_, '_> {
             });
         }
         let replaced = self.replaced(&op.intent, &held.set);
-        let siblings = held.set.siblings();
-        if siblings.len() >= SIBLINGS_MAX
-            && !siblings.iter().any(|sibling| replaced.covers(sibling.dot))
-        {
+        if crowded(&held.set, &replaced) {
             return Ok(WriteOutcome::TooManySiblings {
-                siblings: siblings.len(),
+                siblings: held.set.siblings().len(),
             });
         }
         let effect = Effect {
@@ -56,7 +58,7 @@ impl Step<'_, '_, '_> {
 
     /// The context a write replaces. A key without a live sibling has nothing to keep: what was deleted on it goes
     /// everywhere, and so does what was dropped with the records of its tombstones, which other zones may still hold.
-    fn replaced(&self, intent: &WriteIntent, set: &SiblingSet) -> CausalContext {
+    pub(super) fn replaced(&self, intent: &WriteIntent, set: &SiblingSet) -> CausalContext {
         let replace = match intent {
             WriteIntent::Blind => Replace::Newest,
             WriteIntent::Overwrite | WriteIntent::IfAbsent | WriteIntent::IfValue(_) => {
@@ -74,7 +76,7 @@ impl Step<'_, '_, '_> {
         replaced
     }
 
-    fn next_dot(&mut self) -> Dot {
+    pub(super) fn next_dot(&mut self) -> Dot {
         let own = self.meta.incarnation;
         let counter = self.meta.received.get(own).checked_add(1);
         #[expect(
@@ -106,7 +108,17 @@ impl Step<'_, '_, '_> {
     }
 }
 
-fn condition_holds(intent: &WriteIntent, set: &SiblingSet, meta: &super::ShardMeta) -> bool {
+/// Whether a write that replaces `replaced` would be one sibling too many.
+pub(super) fn crowded(set: &SiblingSet, replaced: &CausalContext) -> bool {
+    let siblings = set.siblings();
+    siblings.len() >= SIBLINGS_MAX && !siblings.iter().any(|sibling| replaced.covers(sibling.dot))
+}
+
+pub(super) fn condition_holds(
+    intent: &WriteIntent,
+    set: &SiblingSet,
+    meta: &super::ShardMeta,
+) -> bool {
     match intent {
         WriteIntent::Blind | WriteIntent::Context(_) | WriteIntent::Overwrite => true,
         WriteIntent::IfAbsent => !set.has_live(),
