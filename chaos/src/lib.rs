@@ -15,6 +15,7 @@
 pub mod checkers;
 pub mod client;
 pub mod clock;
+pub mod histories;
 pub mod history;
 #[cfg(feature = "local")]
 pub mod local;

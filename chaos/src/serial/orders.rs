@@ -61,7 +61,8 @@ pub(super) fn link_processes(known: &Known<'_>, graph: &mut Builder) {
     for numbers in processes.values_mut() {
         numbers.sort_by_key(|number| known.invoked_ns(*number));
         for (earlier, later) in numbers.iter().zip(numbers.iter().skip(1)) {
-            if known.ended_ns(*earlier) <= Some(known.invoked_ns(*later)) {
+            let end = known.ended_ns(*earlier);
+            if end.is_some_and(|end| end <= known.invoked_ns(*later)) {
                 graph.link(*earlier, order(*later, Layer::Process));
             }
         }
