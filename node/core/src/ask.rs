@@ -1,14 +1,21 @@
 //! Questions of the core itself to groups wherever they are led: to one of its own, or to another core by way of the
 //! node that leads. Every question has a deadline and is answered once, at worst by its deadline.
 
+use meridian_causal::OpId;
+
+use crate::command::Op;
 use crate::core::Core;
 use crate::error::Error;
 use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use crate::inner::{InnerRequest, Prepare};
 use crate::message::PeerMessage;
 use crate::output::Outputs;
-use crate::request::{Request, Response};
+use crate::request::Response;
+use crate::route::Routed;
 use crate::time::{MS, Now};
+use crate::transaction::TransactionId;
+use crate::two_phase::{PrepareOp, ResolveOp, Verdict};
 use crate::waiting::{Origin, Own, Waiter, What};
 
 impl Core {
@@ -17,7 +24,7 @@ impl Core {
         &mut self,
         now: Now,
         group: GroupId,
-        request: Request,
+        request: InnerRequest,
         (own, deadline_ns): (Own, u64),
         out: &mut Outputs,
     ) {
@@ -32,7 +39,7 @@ impl Core {
         &mut self,
         now: Now,
         node: NodeId,
-        request: Request,
+        request: InnerRequest,
         (own, deadline_ns): (Own, u64),
         out: &mut Outputs,
     ) {
@@ -46,21 +53,32 @@ impl Core {
             self.own(now, own, Err(Error::Overloaded { what }), out);
             return;
         };
-        if node == self.config.node && self.is_own_shard(request.shard(&self.catalog)) {
-            self.request(now, (Origin::Inner(ticket), deadline_ns), request, out);
+        if node == self.config.node && self.is_own_shard(request.place().1) {
+            self.request(
+                now,
+                (Origin::Inner(ticket), deadline_ns),
+                request.into(),
+                out,
+            );
         } else {
             let deadline_ms = deadline_ns.saturating_sub(now.mono_ns) / MS;
             let message = PeerMessage::Forward {
                 id: ticket,
                 deadline_ms,
-                request: Box::new(request),
+                request: Box::new(request.into()),
             };
             out.messages.push((node, message));
         }
     }
 
     /// Says something to the leader of a group and does not wait: whoever needs to know asks again.
-    pub(crate) fn tell(&mut self, now: Now, group: GroupId, request: Request, out: &mut Outputs) {
+    pub(crate) fn tell(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        request: InnerRequest,
+        out: &mut Outputs,
+    ) {
         if let Some(node) = self.leader_guess(group) {
             self.tell_node(now, node, request, out);
         }
@@ -71,18 +89,18 @@ impl Core {
         &mut self,
         now: Now,
         node: NodeId,
-        request: Request,
+        request: InnerRequest,
         out: &mut Outputs,
     ) {
         let patience_ms = crate::limits::PREPARE_MS_MAX;
-        if node == self.config.node && self.is_own_shard(request.shard(&self.catalog)) {
+        if node == self.config.node && self.is_own_shard(request.place().1) {
             let deadline_ns = now.after_ms(patience_ms);
-            self.request(now, (Origin::Core, deadline_ns), request, out);
+            self.request(now, (Origin::Core, deadline_ns), request.into(), out);
         } else {
             let message = PeerMessage::Forward {
                 id: RequestId(0),
                 deadline_ms: patience_ms,
-                request: Box::new(request),
+                request: Box::new(request.into()),
             };
             out.messages.push((node, message));
         }
@@ -130,6 +148,77 @@ impl Core {
         {
             self.heard_leaders.insert(group, next);
         }
+    }
+
+    /// A question of another core, or of this one, to a group that is led here.
+    pub(crate) fn inner(
+        &mut self,
+        now: Now,
+        routed: Routed,
+        request: InnerRequest,
+        out: &mut Outputs,
+    ) {
+        match request {
+            InnerRequest::Prepare(prepare) => {
+                if self.may_begin(&routed, out) {
+                    self.prepare(&routed, prepare, out);
+                }
+            }
+            InnerRequest::Resolve { id, verdict, .. } => self.resolve(&routed, (id, verdict), out),
+            InnerRequest::Inquire { id, .. } => {
+                let what = What::Inquire(routed.group, id);
+                if let Some(ticket) = self.ticket(&routed, what, out) {
+                    self.queue(routed.group, |group| group.enqueue_read(ticket));
+                }
+            }
+            InnerRequest::ViewPin { id, .. } => self.view_pin(now, &routed, id, out),
+            InnerRequest::ViewConfirm { id, pins, .. } => {
+                self.view_confirm(&routed, id, pins, out);
+            }
+            InnerRequest::ViewDrop { id, .. } => self.view_drop(id),
+        }
+    }
+
+    /// A shard's part of a transaction that is decided elsewhere.
+    fn prepare(&mut self, routed: &Routed, prepare: Prepare, out: &mut Outputs) {
+        let what = What::Write(routed.group, prepare.op_id);
+        let Some(ticket) = self.ticket(routed, what, out) else {
+            return;
+        };
+        let op = PrepareOp {
+            id: prepare.id,
+            op_id: prepare.op_id,
+            anchor: prepare.anchor,
+            parts: prepare.parts,
+            part: prepare.part,
+            refuse: prepare.refuse,
+            waiter: self.proposer(ticket),
+        };
+        self.queue(routed.group, |group| {
+            group.enqueue(Op::Prepare(Box::new(op)))
+        });
+    }
+
+    /// What became of a transaction, for a part of it.
+    fn resolve(
+        &mut self,
+        routed: &Routed,
+        (id, verdict): (TransactionId, Verdict),
+        out: &mut Outputs,
+    ) {
+        let op_id = OpId {
+            stamp_ms: 0,
+            id: id.0,
+        };
+        let Some(ticket) = self.ticket(routed, What::Write(routed.group, op_id), out) else {
+            return;
+        };
+        let op = ResolveOp {
+            id,
+            verdict,
+            waiter: self.proposer(ticket),
+        };
+        self.queue(routed.group, |group| group.enqueue(Op::Resolve(op)));
     }
 
     /// The group of a shard in this zone.

@@ -27,12 +27,13 @@ use crate::command::Op;
 use crate::core::Core;
 use crate::error::{EffectOf, Error};
 use crate::ids::{GroupId, NodeId, ShardId};
+use crate::inner::{InnerRequest, InnerResponse, Prepare};
 use crate::limits::{
     COORDINATIONS_MAX, KEY_SIZE_BYTES_MAX, PREPARE_MS_MAX, TRANSACTION_BYTES_MAX,
     TRANSACTION_OPERATIONS_MAX, VALUE_SIZE_BYTES_MAX,
 };
 use crate::output::{Observation, Outputs, Stage};
-use crate::request::{Prepare, Request, Response};
+use crate::request::Response;
 use crate::route::Routed;
 use crate::shard::results;
 use crate::time::Now;
@@ -239,7 +240,7 @@ impl Core {
         };
         match self.own_group(keyspace, shard) {
             Some(group) => {
-                let request = Request::Prepare(Box::new(prepare));
+                let request = InnerRequest::Prepare(prepare);
                 self.ask(now, group, request, (own, deadline_ns), out);
             }
             None => self.give_up(now, id, Error::KeyspaceNotFound, out),
@@ -258,8 +259,10 @@ impl Core {
             return;
         };
         let error = match result {
-            Ok(Response::Voted(vote)) => {
-                open.votes.insert(shard, *vote);
+            Ok(Response::Inner(inner)) if matches!(*inner, InnerResponse::Voted(_)) => {
+                if let InnerResponse::Voted(vote) = *inner {
+                    open.votes.insert(shard, vote);
+                }
                 if open.votes.len() + 1 < open.parts.len() {
                     self.stage(id, Stage::Voted, out);
                 } else {
@@ -402,7 +405,7 @@ impl Core {
         let keyspace = open.transaction.keyspace;
         for shard in open.others() {
             if let Some(group) = self.own_group(keyspace, shard) {
-                let request = Request::Resolve {
+                let request = InnerRequest::Resolve {
                     keyspace,
                     shard,
                     id,

@@ -21,6 +21,7 @@
 //!
 //! Read `command` (what is agreed on), `shard` (what it does), `group` (how it is agreed), `exchange` (how zones meet).
 
+pub mod address;
 mod admission;
 mod ask;
 pub mod catalog;
@@ -34,6 +35,7 @@ mod exchange;
 mod group;
 pub mod ids;
 mod images;
+pub mod inner;
 pub mod keys;
 pub mod limits;
 pub mod message;

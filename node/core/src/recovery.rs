@@ -16,9 +16,10 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::group::Group;
 use crate::ids::{GroupId, ShardId};
+use crate::inner::{InnerRequest, InnerResponse};
 use crate::limits::{INQUIRE_AFTER_MS, PREPARE_MS_MAX};
 use crate::output::{Outputs, Stage};
-use crate::request::{Request, Response};
+use crate::request::Response;
 use crate::shard::Shard;
 use crate::time::Now;
 use crate::transaction::TransactionId;
@@ -91,7 +92,7 @@ impl Core {
             let Some(group) = self.own_group(anchor.keyspace, shard) else {
                 continue;
             };
-            let request = Request::Resolve {
+            let request = InnerRequest::Resolve {
                 keyspace: anchor.keyspace,
                 shard,
                 id,
@@ -213,7 +214,7 @@ impl Core {
             let Some(of) = self.own_group(group.keyspace, anchor) else {
                 continue;
             };
-            let request = Request::Inquire {
+            let request = InnerRequest::Inquire {
                 keyspace: group.keyspace,
                 shard: anchor,
                 id,
@@ -235,13 +236,18 @@ impl Core {
             return;
         };
         match result {
-            Ok(Response::Inquired(Some(verdict))) if self.leads(group) => {
-                let op = Op::Resolve(ResolveOp {
-                    id,
-                    verdict: *verdict,
-                    waiter: Proposer::default(),
-                });
-                self.queue(group, |group| group.enqueue(op));
+            Ok(Response::Inner(inner)) => {
+                if let InnerResponse::Inquired(Some(verdict)) = **inner
+                    && self.leads(group)
+                {
+                    let waiter = Proposer::default();
+                    let op = Op::Resolve(ResolveOp {
+                        id,
+                        verdict,
+                        waiter,
+                    });
+                    self.queue(group, |group| group.enqueue(op));
+                }
             }
             Ok(_) => {}
             Err(error) => {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Catalog;
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
-use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction, TransactionId};
-use crate::two_phase::{Part, Verdict, Vote};
+use crate::inner::{InnerRequest, InnerResponse};
+use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,79 +60,8 @@ pub enum Request {
         /// The view.
         view: OpenView,
     },
-    /// Prepares a shard's part of a transaction. From core to core.
-    Prepare(Box<Prepare>),
-    /// Says what became of a transaction. From core to core.
-    Resolve {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// The shard that prepared a part.
-        shard: ShardId,
-        /// The attempt.
-        id: TransactionId,
-        /// What became of it.
-        verdict: Verdict,
-    },
-    /// Asks the shard that decides what became of a transaction. From core to core.
-    Inquire {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// The shard that decides.
-        shard: ShardId,
-        /// The attempt.
-        id: TransactionId,
-    },
-    /// Takes a shard's part of a view, and holds back what the group would say from now on. From core to core.
-    ViewPin {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// The shard.
-        shard: ShardId,
-        /// The view.
-        id: u64,
-    },
-    /// All parts are taken: what was held back may be said. Answered once it is sure that nobody else led the group.
-    /// From core to core.
-    ViewConfirm {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// The shard.
-        shard: ShardId,
-        /// The view.
-        id: u64,
-        /// Per shard, the node that holds its part and the log index it was taken at.
-        pins: Vec<(NodeId, u64)>,
-    },
-    /// A shard's part of a view is no longer needed. From core to core.
-    ViewDrop {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// The shard.
-        shard: ShardId,
-        /// The view.
-        id: u64,
-    },
-}
-
-/// A shard's part of a transaction that another shard decides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Prepare {
-    /// The keyspace.
-    pub keyspace: KeyspaceId,
-    /// The shard.
-    pub shard: ShardId,
-    /// The attempt.
-    pub id: TransactionId,
-    /// Of the transaction.
-    pub op_id: OpId,
-    /// The shard that decides.
-    pub anchor: ShardId,
-    /// Shards that take part.
-    pub parts: u16,
-    /// What is asked of this shard.
-    pub part: Part,
-    /// The transaction has nothing to do when a comparison does not hold.
-    pub refuse: bool,
+    /// From core to core, never from a driver.
+    Inner(Box<InnerRequest>),
 }
 
 impl Request {
@@ -151,13 +80,8 @@ impl Request {
                 | Query::Range { shard, .. }
                 | Query::Validate { shard, .. } => *shard,
             },
-            Self::Prepare(prepare) => prepare.shard,
-            Self::Lag { shard, .. }
-            | Self::Resolve { shard, .. }
-            | Self::Inquire { shard, .. }
-            | Self::ViewPin { shard, .. }
-            | Self::ViewConfirm { shard, .. }
-            | Self::ViewDrop { shard, .. } => *shard,
+            Self::Lag { shard, .. } => *shard,
+            Self::Inner(inner) => inner.place().1,
             Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
             Self::KeyspaceCreate { .. }
             | Self::KeyspaceDelete { .. }
@@ -356,19 +280,8 @@ pub enum Response {
     ViewOpened(OpenView),
     /// The view is closed, or never was.
     ViewClosed,
-    /// A part of a transaction is prepared. From core to core.
-    Voted(Box<Vote>),
-    /// A part of a transaction is resolved. From core to core.
-    Resolved,
-    /// What became of a transaction; `None` while it is not decided. From core to core.
-    Inquired(Option<Verdict>),
-    /// A shard's part of a view is taken at this log index. From core to core.
-    ViewPinned {
-        /// The index.
-        index: u64,
-    },
-    /// The shard was led by the same leader all the while. From core to core.
-    ViewConfirmed,
+    /// From core to core, never to a driver.
+    Inner(Box<InnerResponse>),
 }
 
 /// The acknowledgement of a write.

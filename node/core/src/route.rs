@@ -12,15 +12,14 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use crate::inner::InnerResponse;
 use crate::limits::{KEY_SIZE_BYTES_MAX, SIBLINGS_MAX, VALUE_SIZE_BYTES_MAX};
 use crate::message::PeerMessage;
 use crate::output::{Outputs, Pinned, ReleasedRead};
 use crate::read;
-use crate::request::{Prepare, Query, Read, ReadLevel, Receipt, Request, Response, Write, ZoneLag};
+use crate::request::{Query, Read, ReadLevel, Receipt, Request, Response, Write, ZoneLag};
 use crate::shard::outbox;
 use crate::time::{MS, Now};
-use crate::transaction::TransactionId;
-use crate::two_phase::{PrepareOp, ResolveOp, Verdict};
 use crate::waiting::{Origin, Waiter, What};
 
 /// How long a request for a new incarnation may wait.
@@ -76,19 +75,10 @@ impl Core {
                 let anchor = transaction.anchor(|key| shard_of(key, shards));
                 self.group_at(transaction.keyspace, anchor)
             }
-            Request::Prepare(prepare) => self.group_at(prepare.keyspace, prepare.shard),
-            Request::Resolve {
-                keyspace, shard, ..
+            Request::Inner(inner) => {
+                let (keyspace, shard) = inner.place();
+                self.group_at(keyspace, shard)
             }
-            | Request::Inquire {
-                keyspace, shard, ..
-            }
-            | Request::ViewPin {
-                keyspace, shard, ..
-            }
-            | Request::ViewConfirm {
-                keyspace, shard, ..
-            } => self.group_at(*keyspace, *shard),
             Request::ViewOpen { keyspace } => {
                 self.view_open(now, (origin, deadline_ns), *keyspace, out);
                 return;
@@ -96,10 +86,6 @@ impl Core {
             Request::ViewClose { view } => {
                 self.view_close(now, view, out);
                 Self::answer(origin, Ok(Response::ViewClosed), out);
-                return;
-            }
-            Request::ViewDrop { id, .. } => {
-                self.view_drop(*id);
                 return;
             }
         };
@@ -218,24 +204,8 @@ impl Core {
                     self.transact(now, routed, *transaction, out);
                 }
             }
-            Request::Prepare(prepare) => {
-                if self.may_begin(&routed, out) {
-                    self.prepare(&routed, *prepare, out);
-                }
-            }
-            Request::Resolve { id, verdict, .. } => self.resolve(&routed, (id, verdict), out),
-            Request::Inquire { id, .. } => {
-                let what = What::Inquire(routed.group, id);
-                if let Some(ticket) = self.ticket(&routed, what, out) {
-                    self.queue(routed.group, |group| group.enqueue_read(ticket));
-                }
-            }
-            Request::ViewPin { id, .. } => self.view_pin(now, &routed, id, out),
-            Request::ViewConfirm { id, pins, .. } => self.view_confirm(&routed, id, pins, out),
-            Request::Groups
-            | Request::ViewOpen { .. }
-            | Request::ViewClose { .. }
-            | Request::ViewDrop { .. } => {}
+            Request::Inner(inner) => self.inner(now, routed, *inner, out),
+            Request::Groups | Request::ViewOpen { .. } | Request::ViewClose { .. } => {}
         }
     }
 
@@ -263,7 +233,7 @@ impl Core {
     }
 
     /// Refuses what would be new writes of a group in quarantine, or on a full disk.
-    fn may_begin(&self, routed: &Routed, out: &mut Outputs) -> bool {
+    pub(crate) fn may_begin(&self, routed: &Routed, out: &mut Outputs) -> bool {
         let quarantined = self
             .groups
             .get(&routed.group)
@@ -279,48 +249,6 @@ impl Core {
             Self::answer(routed.origin, Err(error.clone()), out);
         }
         refusal.is_none()
-    }
-
-    /// A shard's part of a transaction that is decided elsewhere.
-    fn prepare(&mut self, routed: &Routed, prepare: Prepare, out: &mut Outputs) {
-        let what = What::Write(routed.group, prepare.op_id);
-        let Some(ticket) = self.ticket(routed, what, out) else {
-            return;
-        };
-        let op = PrepareOp {
-            id: prepare.id,
-            op_id: prepare.op_id,
-            anchor: prepare.anchor,
-            parts: prepare.parts,
-            part: prepare.part,
-            refuse: prepare.refuse,
-            waiter: self.proposer(ticket),
-        };
-        self.queue(routed.group, |group| {
-            group.enqueue(Op::Prepare(Box::new(op)))
-        });
-    }
-
-    /// What became of a transaction, for a part of it.
-    fn resolve(
-        &mut self,
-        routed: &Routed,
-        (id, verdict): (TransactionId, Verdict),
-        out: &mut Outputs,
-    ) {
-        let op_id = OpId {
-            stamp_ms: 0,
-            id: id.0,
-        };
-        let Some(ticket) = self.ticket(routed, What::Write(routed.group, op_id), out) else {
-            return;
-        };
-        let op = ResolveOp {
-            id,
-            verdict,
-            waiter: self.proposer(ticket),
-        };
-        self.queue(routed.group, |group| group.enqueue(Op::Resolve(op)));
     }
 
     /// How many shards a keyspace has; one that is not known has none to speak of.
@@ -455,12 +383,7 @@ impl Core {
             | Request::Groups
             | Request::ViewOpen { .. }
             | Request::ViewClose { .. }
-            | Request::Prepare(_)
-            | Request::Resolve { .. }
-            | Request::Inquire { .. }
-            | Request::ViewPin { .. }
-            | Request::ViewConfirm { .. }
-            | Request::ViewDrop { .. } => What::ForwardedRead,
+            | Request::Inner(_) => What::ForwardedRead,
         };
         let Some(id) = self.ticket(routed, what, out) else {
             return;
@@ -557,11 +480,13 @@ impl Core {
                 self.release_read((ticket, group), waiter.origin, read, out);
                 return;
             }
-            What::Inquire(group, id) => Ok(Response::Inquired(self.verdict(*group, *id))),
+            What::Inquire(group, id) => {
+                Ok(InnerResponse::Inquired(self.verdict(*group, *id)).into())
+            }
             What::Confirm(group, term) => {
                 let local = self.groups.get(group);
                 if local.is_some_and(|local| local.leads() && local.term() == *term) {
-                    Ok(Response::ViewConfirmed)
+                    Ok(InnerResponse::ViewConfirmed.into())
                 } else {
                     Err(Error::ViewLost)
                 }

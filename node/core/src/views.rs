@@ -27,9 +27,10 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use crate::inner::{InnerRequest, InnerResponse};
 use crate::limits::{HOLD_MS_MAX, READ_VIEWS_MAX, VIEW_MS_MAX};
 use crate::output::{Outputs, Pinned, Stage};
-use crate::request::{Query, Read, Request, Response};
+use crate::request::{Query, Read, Response};
 use crate::route::Routed;
 use crate::shard::{Locks, PreparedPart, Resolved};
 use crate::time::Now;
@@ -252,7 +253,7 @@ impl Core {
                 self.reopen(now, view, Error::NoQuorum, out);
                 return;
             };
-            let request = Request::ViewPin {
+            let request = InnerRequest::ViewPin {
                 keyspace,
                 shard,
                 id: view,
@@ -275,7 +276,10 @@ impl Core {
             return;
         };
         match result {
-            Ok(Response::ViewPinned { index }) => {
+            Ok(Response::Inner(inner)) => {
+                let InnerResponse::ViewPinned { index } = *inner else {
+                    return;
+                };
                 opening.pins.insert(shard, (node, index));
                 if opening.pins.len() == usize::from(opening.shards) {
                     self.confirm_all(now, view, out);
@@ -306,7 +310,7 @@ impl Core {
             .map(|(shard, (node, _))| (*shard, *node))
             .collect();
         for (shard, node) in shards {
-            let request = Request::ViewConfirm {
+            let request = InnerRequest::ViewConfirm {
                 keyspace,
                 shard,
                 id: view,
@@ -386,7 +390,7 @@ impl Core {
         out: &mut Outputs,
     ) {
         for (shard, node) in pins {
-            let request = Request::ViewDrop {
+            let request = InnerRequest::ViewDrop {
                 keyspace,
                 shard,
                 id,
@@ -410,7 +414,7 @@ impl Core {
         }
         let held = self.held_views.get(&id);
         let result = match held.and_then(|held| held.groups.get(&group)) {
-            Some((index, _)) => Ok(Response::ViewPinned { index: *index }),
+            Some((index, _)) => Ok(InnerResponse::ViewPinned { index: *index }.into()),
             None => Err(Error::NotLeader {
                 leader: self.leader_elsewhere(group),
             }),

@@ -8,11 +8,13 @@ use meridian_core::ids::NodeId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::{Notice, ReleasedRead};
 use meridian_core::request::{Query, ReadLevel, Response};
-use meridian_core::{Outputs, read};
+use meridian_core::{Outputs, address};
 
 use super::replies::{Done, Replies, Ticket};
-use super::route;
 use super::thread::CoreThread;
+
+/// Comparisons that are checked on the core's own thread.
+const SHORT_COMPARISONS: usize = 64;
 
 impl CoreThread {
     /// Hands messages to their links, or to other cores of the node. They may leave before the write they came with.
@@ -25,7 +27,7 @@ impl CoreThread {
             by_node
                 .entry(node)
                 .or_default()
-                .push(route::outgoing(message, self.index));
+                .push(address::outgoing(message, self.index));
         }
         if let Some(own) = by_node.remove(&self.shared.node)
             && let Some(cores) = self.cores.upgrade()
@@ -41,12 +43,11 @@ impl CoreThread {
     pub(super) fn deliver_all(&mut self) {
         self.deliver_messages();
         let Outputs {
-            messages: _,
             replies,
             reads,
             catalog,
-            observations: _,
             notices,
+            ..
         } = std::mem::take(&mut self.out);
         if let Some(catalog) = catalog {
             self.catalog = Arc::clone(&catalog);
@@ -91,42 +92,26 @@ impl CoreThread {
             );
             return;
         }
-        match &released.query {
-            Query::Get { .. } | Query::Examine { .. } => {
-                let answer = read::serve(&*self.engine, released.keyspace, shards, &released.query);
-                self.finish(
-                    touched,
-                    Done {
-                        ticket,
-                        by: None,
-                        result: answer.map(Response::Read),
-                    },
-                );
-            }
-            Query::Scan { .. }
-            | Query::Digest { .. }
-            | Query::Range { .. }
-            | Query::Validate { .. } => {
-                self.serve_from_view(ticket, released, shards);
-            }
+        if is_short(&released.query) {
+            let answer = released.serve(&*self.engine, shards);
+            self.finish(
+                touched,
+                Done {
+                    ticket,
+                    by: None,
+                    result: answer.map(Response::Read),
+                },
+            );
+        } else {
+            self.serve_apart(ticket, released, shards);
         }
     }
 
-    fn serve_from_view(&self, ticket: Ticket, released: ReleasedRead, shards: u16) {
-        let view = self.engine.view();
-        let shared = Arc::clone(&self.shared);
-        let ReleasedRead {
-            id: _,
-            keyspace,
-            query,
-        } = released;
+    /// Whole ranges are read on the blocking pool; the core has pinned what they are to see.
+    fn serve_apart(&self, ticket: Ticket, released: ReleasedRead, shards: u16) {
+        let (engine, shared) = (Arc::clone(&self.engine), Arc::clone(&self.shared));
         let serve = move || {
-            let answer = match view {
-                Ok(view) => read::serve(&*view, keyspace, shards, &query),
-                Err(error) => Err(Error::Corruption {
-                    detail: error.to_string(),
-                }),
-            };
+            let answer = released.serve(&*engine, shards);
             shared.finished(1);
             Done {
                 ticket,
@@ -147,7 +132,8 @@ impl CoreThread {
         }
     }
 
-    /// The node that answered in our place, as far as it is known: the leader, or whoever holds the view. Reads of our own are released instead.
+    /// The node that answered in our place, as far as it is known: the leader, or whoever holds the view. Reads of our
+    /// own are released instead.
     fn answered_elsewhere(
         &self,
         ticket: &Ticket,
@@ -167,7 +153,8 @@ impl CoreThread {
                 | Response::Lag(_)
                 | Response::Groups(_)
                 | Response::ViewOpened(_)
-                | Response::ViewClosed,
+                | Response::ViewClosed
+                | Response::Inner(_),
             )
             | Err(_) => None,
         }
@@ -207,5 +194,16 @@ impl CoreThread {
                 self.shared.metrics.damaged();
             }
         }
+    }
+}
+
+/// A query that reads a few keys: not worth another thread.
+fn is_short(query: &Query) -> bool {
+    match query {
+        Query::Get { .. } | Query::Examine { .. } => true,
+        Query::Validate { compare, .. } => {
+            compare.len() <= SHORT_COMPARISONS && compare.iter().all(|one| one.key().is_some())
+        }
+        Query::Scan { .. } | Query::Digest { .. } | Query::Range { .. } => false,
     }
 }

@@ -12,7 +12,6 @@
 mod deliver;
 mod own;
 pub(crate) mod replies;
-mod route;
 mod stall;
 mod thread;
 
@@ -22,6 +21,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use meridian_core::Error;
+use meridian_core::address;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::{NodeId, ShardId};
 use meridian_core::message::PeerMessage;
@@ -60,6 +60,7 @@ impl Submission {
             | Request::Lag { .. }
             | Request::ViewOpen { .. }
             | Request::ViewClose { .. }
+            | Request::Inner(_)
             | Request::Groups => 0,
         };
         self.ticket.key.len() + value
@@ -190,7 +191,7 @@ impl Cores {
         parts.resize_with(self.inboxes.len(), Vec::new);
         let catalog = self.shared.catalog();
         for message in messages {
-            let (index, message) = route::incoming(message, &catalog, self.inboxes.len());
+            let (index, message) = address::incoming(message, &catalog, self.inboxes.len());
             if let Some(part) = parts.get_mut(index) {
                 part.push(message);
             }

@@ -4,10 +4,11 @@
 
 use std::sync::atomic::Ordering;
 
+use meridian_core::address;
 use meridian_core::catalog::Catalog;
 use meridian_core::message::PeerMessage;
 
-use super::{Cores, Inbox, Work, route};
+use super::{Cores, Inbox, Work};
 use crate::limits::CORE_PEER_BYTES_MAX;
 use crate::links::weight;
 
@@ -53,7 +54,7 @@ fn by_core(
     parts.resize_with(cores, Default::default);
     for message in messages {
         let weight = weight(&message);
-        let (index, message) = route::incoming(message, catalog, cores);
+        let (index, message) = address::incoming(message, catalog, cores);
         if let Some((part, bytes)) = parts.get_mut(index) {
             part.push(message);
             *bytes += weight;
@@ -84,11 +85,11 @@ mod tests {
     #[test]
     fn a_question_to_another_core_finds_it_and_its_answer_finds_back() {
         let catalog = Catalog::default();
-        let asked = by_core(vec![route::outgoing(forward(6), 2)], &catalog, 4);
+        let asked = by_core(vec![address::outgoing(forward(6), 2)], &catalog, 4);
         let sizes: Vec<_> = asked.iter().map(|(part, _)| part.len()).collect();
         assert_eq!(sizes, [0, 0, 1, 0]);
 
-        let asked = by_core(vec![route::outgoing(forward(5), 2)], &catalog, 4);
+        let asked = by_core(vec![address::outgoing(forward(5), 2)], &catalog, 4);
         let (part, bytes) = asked.into_iter().nth(1).unwrap();
         assert!(bytes > 0);
         let Some(PeerMessage::Forward { id, .. }) = part.into_iter().next() else {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use meridian_causal::Content;
 use meridian_core::command::Effect;
+use meridian_core::inner::{InnerRequest, InnerResponse};
 use meridian_core::message::{Exchange, Image, PeerMessage};
 use meridian_core::request::{Query, Request, Response};
 use meridian_core::transaction::ActionResult;
@@ -85,6 +86,18 @@ fn request_weight(request: &Request) -> usize {
         | Request::ViewOpen { .. }
         | Request::ViewClose { .. }
         | Request::Groups => BASE,
+        Request::Inner(inner) => inner_weight(inner),
+    }
+}
+
+fn inner_weight(inner: &InnerRequest) -> usize {
+    match inner {
+        InnerRequest::Prepare(prepare) => prepare.part.encoded_bytes() + BASE,
+        InnerRequest::ViewConfirm { pins, .. } => pins.len() * 16 + BASE,
+        InnerRequest::Resolve { .. }
+        | InnerRequest::Inquire { .. }
+        | InnerRequest::ViewPin { .. }
+        | InnerRequest::ViewDrop { .. } => BASE,
     }
 }
 
@@ -105,6 +118,16 @@ fn response_weight(response: &Response) -> usize {
         | Response::ViewOpened(_)
         | Response::ViewClosed
         | Response::Groups(_) => BASE,
+        Response::Inner(inner) => match &**inner {
+            InnerResponse::Voted(vote) => {
+                let read = vote.then.iter().chain(&vote.otherwise);
+                read.map(siblings).sum::<usize>() + BASE
+            }
+            InnerResponse::Resolved
+            | InnerResponse::Inquired(_)
+            | InnerResponse::ViewPinned { .. }
+            | InnerResponse::ViewConfirmed => BASE,
+        },
     }
 }
 

@@ -58,7 +58,8 @@ impl AdminService {
             | CoreResponse::Groups(_)
             | CoreResponse::Transacted(_)
             | CoreResponse::ViewOpened(_)
-            | CoreResponse::ViewClosed => Err(Failure::unexpected_answer()),
+            | CoreResponse::ViewClosed
+            | CoreResponse::Inner(_) => Err(Failure::unexpected_answer()),
         }
     }
 

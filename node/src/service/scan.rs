@@ -297,7 +297,8 @@ impl KvService {
                 | Response::Groups(_)
                 | Response::Transacted(_)
                 | Response::ViewOpened(_)
-                | Response::ViewClosed => return Err(Failure::unexpected_answer()),
+                | Response::ViewClosed
+                | Response::Inner(_) => return Err(Failure::unexpected_answer()),
             }
         }
         let (keys, mut next) = merge_pages(pages, plan.limit);

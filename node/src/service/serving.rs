@@ -191,6 +191,7 @@ impl KvService {
             Response::Read(Answer::Page { .. } | Answer::Digest(_) | Answer::Range { .. })
             | Response::ViewOpened(_)
             | Response::ViewClosed
+            | Response::Inner(_)
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)

@@ -13,6 +13,7 @@ use super::versions;
 use super::write::{condition_holds, crowded};
 use crate::command::{Effect, WriteIntent};
 use crate::error::Error;
+use crate::inner::InnerResponse;
 use crate::keys::{ConflictKey, DecisionKey, IntentKey, OpIdRecord, VersionKey};
 use crate::limits::{PREPARED_MAX, SIBLINGS_MAX};
 use crate::read::compare;
@@ -80,7 +81,7 @@ impl Step<'_, '_, '_> {
         let outcome = self.prepare_once(op)?;
         self.applied.transactions.push((
             op.waiter,
-            outcome.map(|vote| Response::Voted(Box::new(vote))),
+            outcome.map(|vote| InnerResponse::Voted(vote).into()),
         ));
         Ok(())
     }
@@ -219,7 +220,7 @@ impl Step<'_, '_, '_> {
         }
         self.applied
             .transactions
-            .push((op.waiter, Ok(Response::Resolved)));
+            .push((op.waiter, Ok(InnerResponse::Resolved.into())));
         Ok(())
     }
 

@@ -1,14 +1,17 @@
-//! Which core of a node a message of another node is for.
+//! Which core of a node a message is for, and how an answer finds back to the core that asked.
+//!
+//! Drivers use it on both ends: what leaves a core goes through [`outgoing`], what reaches a node through [`incoming`],
+//! also when a node's cores speak to one another.
 
-use meridian_core::catalog::Catalog;
-use meridian_core::ids::{RequestId, ShardId};
-use meridian_core::message::PeerMessage;
+use crate::catalog::Catalog;
+use crate::ids::{RequestId, ShardId};
+use crate::message::PeerMessage;
 
 /// A forward's number carries the index of the core that sent it in its upper bits, so that the answer finds back.
 const CORE_SHIFT: u32 = 56;
 
 /// The message as it leaves core `index`.
-pub(super) fn outgoing(message: PeerMessage, index: u64) -> PeerMessage {
+pub fn outgoing(message: PeerMessage, index: u64) -> PeerMessage {
     match message {
         PeerMessage::Forward {
             id,
@@ -28,11 +31,7 @@ pub(super) fn outgoing(message: PeerMessage, index: u64) -> PeerMessage {
 }
 
 /// The core that `message` is for, of `cores`, and the message as that core knows it.
-pub(super) fn incoming(
-    message: PeerMessage,
-    catalog: &Catalog,
-    cores: usize,
-) -> (usize, PeerMessage) {
+pub fn incoming(message: PeerMessage, catalog: &Catalog, cores: usize) -> (usize, PeerMessage) {
     let cores = cores.max(1);
     match message {
         PeerMessage::Forwarded { id, result } => {
@@ -56,9 +55,9 @@ fn owner(shard: ShardId, cores: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_core::Error;
-    use meridian_core::ids::GroupId;
-    use meridian_core::request::Request;
+    use crate::Error;
+    use crate::ids::GroupId;
+    use crate::request::Request;
 
     #[test]
     fn an_answer_to_a_forward_finds_the_core_that_sent_it() {
@@ -98,7 +97,7 @@ mod tests {
         };
         let image = PeerMessage::Image {
             group,
-            body: meridian_core::message::Image::Lost { image: 1 },
+            body: crate::message::Image::Lost { image: 1 },
         };
         assert_eq!(incoming(image, &Catalog::default(), 2).0, 1);
     }
