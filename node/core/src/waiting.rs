@@ -201,10 +201,17 @@ impl What {
             | Self::ForwardedRead
             | Self::Inquire(..)
             | Self::Confirm(..)
-            | Self::Own(_) => Error::DeadlineExceeded {
+            | Self::Own(
+                Own::Vote { .. }
+                | Own::Settle { .. }
+                | Own::Inquiry { .. }
+                | Own::Pin { .. }
+                | Own::Confirm { .. },
+            ) => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
-            Self::Control => Error::DeadlineExceeded {
+            // A decision may be in the log.
+            Self::Control | Self::Own(Own::Decision { .. }) => Error::DeadlineExceeded {
                 effect: EffectOf::Unknown,
             },
         }
