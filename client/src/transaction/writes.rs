@@ -131,8 +131,8 @@ fn own_versions(key: Bytes, value: Option<Bytes>) -> Versions {
 mod tests {
     use super::*;
 
-    fn value(text: &'static str) -> Option<Bytes> {
-        Some(Bytes::from_static(text.as_bytes()))
+    fn value(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
     }
 
     fn shown(versions: &[Versions]) -> Vec<(String, String)> {
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn a_scan_shows_own_writes_in_place_of_what_was_read() {
-        let read = ["a", "b", "c"].map(|key| own_versions(key.into(), value("old")));
+        let read = ["a", "b", "c"].map(|key| own_versions(key.into(), Some(value("old"))));
         let mut writes = WriteSet::default();
-        writes.set("b".into(), value("new"));
+        writes.set("b".into(), Some(value("new")));
         writes.set("c".into(), None);
-        writes.set("d".into(), value("added"));
-        writes.set("z".into(), value("outside"));
+        writes.set("d".into(), Some(value("added")));
+        writes.set("z".into(), Some(value("outside")));
         let merged = writes.over(read.into(), &KeyRange::between("a", "e"));
         let expected = [("a", "old"), ("b", "new"), ("d", "added")];
         let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn the_last_write_of_a_key_counts_alone() {
         let mut writes = WriteSet::default();
-        writes.set("k".into(), value("long value"));
-        assert_eq!(writes.with(b"k", value("v").as_ref()), (1, 2));
+        writes.set("k".into(), Some(value("long value")));
+        assert_eq!(writes.with(b"k", Some(&value("v"))), (1, 2));
         assert_eq!(writes.with(b"other", None), (2, 16));
         writes.set("k".into(), None);
         assert_eq!((writes.len(), writes.bytes()), (1, 1));
@@ -175,10 +175,10 @@ mod tests {
         reads
             .add_key("read".into(), Bytes::from_static(&[0]))
             .unwrap();
-        reads.see(&[own_versions("scanned".into(), value("1"))]);
+        reads.see(&[own_versions("scanned".into(), Some(value("1")))]);
         let mut writes = WriteSet::default();
-        writes.set("read".into(), value("2"));
-        writes.set("scanned".into(), value("2"));
+        writes.set("read".into(), Some(value("2")));
+        writes.set("scanned".into(), Some(value("2")));
         writes.set("unread".into(), None);
         let intents: Vec<_> = writes.actions(&reads).into_iter().map(intent).collect();
         let (overwrite, blind) = (wire::Intent::Overwrite, wire::Intent::Blind);

@@ -1,7 +1,5 @@
 //! A node made of a script: it answers the stream as a test tells it to, and remembers what it was asked.
 
-pub(crate) mod store;
-
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,9 +13,8 @@ use meridian_client::proto::kv::v1::kv_server::{Kv, KvServer};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::codegen::Bytes;
 use tonic::{Request, Response, Status, Streaming};
-
-use store::{Meanwhile, Store};
 
 /// What a node does with one operation.
 #[derive(Clone, Debug)]
@@ -58,19 +55,21 @@ pub(crate) struct Script {
     /// Messages with operations that arrived.
     pub(crate) messages: usize,
     /// When there is one, what is served is served from it.
-    pub(crate) store: Option<Arc<Mutex<Store>>>,
-    /// Happens before each operation is served from the store.
-    pub(crate) meanwhile: Option<Meanwhile>,
+    pub(crate) store: Option<Arc<Mutex<dyn Backend>>>,
+}
+
+/// What keeps state behind a node.
+pub(crate) trait Backend: Send {
+    fn serve(&mut self, operation: &kv::Operation) -> kv::outcome::Outcome;
+    fn open_view(&mut self) -> Bytes;
+    fn close_view(&mut self, token: &Bytes);
 }
 
 impl Script {
-    fn serve_from_store(&mut self, operation: &kv::Operation) -> Option<kv::outcome::Outcome> {
+    fn serve_from_store(&self, operation: &kv::Operation) -> Option<kv::outcome::Outcome> {
         let store = Arc::clone(self.store.as_ref()?);
-        let mut store = store.lock().unwrap();
-        if let Some(meanwhile) = &mut self.meanwhile {
-            meanwhile(operation, &mut store);
-        }
-        Some(store.serve(operation))
+        let outcome = store.lock().unwrap().serve(operation);
+        Some(outcome)
     }
 }
 

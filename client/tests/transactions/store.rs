@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kv::outcome::Outcome;
 use meridian_client::proto::kv::v1 as kv;
 
-use super::error;
+use crate::support::{Backend, error};
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -27,6 +27,8 @@ pub(crate) struct Store {
     views: BTreeMap<Bytes, Keys>,
     pub(crate) views_opened: usize,
     pub(crate) views_closed: usize,
+    /// Happens before each operation is served.
+    pub(crate) meanwhile: Option<Meanwhile>,
     /// Keys in one page of a scan.
     pub(crate) page: usize,
 }
@@ -51,18 +53,7 @@ impl Store {
         };
     }
 
-    pub(crate) fn open_view(&mut self) -> Bytes {
-        self.views_opened += 1;
-        let token = Bytes::from(format!("view {}", self.views_opened));
-        self.views.insert(token.clone(), self.keys.clone());
-        token
-    }
-
-    pub(crate) fn close_view(&mut self, token: &Bytes) {
-        self.views_closed += usize::from(self.views.remove(token).is_some());
-    }
-
-    pub(crate) fn serve(&mut self, operation: &kv::Operation) -> Outcome {
+    fn serve_one(&mut self, operation: &kv::Operation) -> Outcome {
         use kv::operation::Operation;
         match operation.operation.as_ref().unwrap() {
             Operation::Get(get) => self.get(get),
@@ -83,18 +74,17 @@ impl Store {
     }
 
     /// The keys of a view, or those of now.
-    fn source(&self, view: &Bytes) -> Result<&Keys, kv::Error> {
+    fn source(&self, view: &Bytes) -> Option<&Keys> {
         if view.is_empty() {
-            return Ok(&self.keys);
+            Some(&self.keys)
+        } else {
+            self.views.get(view)
         }
-        let lost = || error("VIEW_LOST", kv::Effect::None, false);
-        self.views.get(view).ok_or_else(lost)
     }
 
     fn get(&self, get: &kv::Get) -> Outcome {
-        let keys = match self.source(&get.view) {
-            Ok(keys) => keys,
-            Err(error) => return Outcome::Error(error),
+        let Some(keys) = self.source(&get.view) else {
+            return lost();
         };
         let kept = keys.get(&get.key);
         Outcome::Get(kv::GetResponse {
@@ -110,9 +100,8 @@ impl Store {
     }
 
     fn scan(&self, scan: &kv::Scan) -> Outcome {
-        let keys = match self.source(&scan.view) {
-            Ok(keys) => keys,
-            Err(error) => return Outcome::Error(error),
+        let Some(keys) = self.source(&scan.view) else {
+            return lost();
         };
         let from = scan.from.clone().max(scan.page_token.clone());
         let end = |key: &Bytes| scan.to.is_empty() || *key < scan.to;
@@ -154,7 +143,8 @@ impl Store {
             Compare::Absent(key) => value(key).is_none(),
             Compare::Exists(key) => value(key).is_some(),
             Compare::Value(is) => value(&is.key) == Some(&is.value),
-            Compare::Context(_) => panic!("contexts are not kept"),
+            // Contexts are not kept.
+            Compare::Context(_) => false,
         }
     }
 
@@ -187,10 +177,12 @@ impl Store {
         let written = || Some(Done::Write(kv::Receipt::default()));
         let (key, result) = match action.action.clone().unwrap() {
             Action::Get(get) => {
-                let Outcome::Get(got) = self.get(&get) else {
-                    panic!("a view in a transaction")
+                let got = if let Outcome::Get(got) = self.get(&get) {
+                    Some(Done::Get(got))
+                } else {
+                    None
                 };
-                (get.key, Some(Done::Get(got)))
+                (get.key, got)
             }
             Action::Put(put) => {
                 self.set(put.key.clone(), Some(put.value));
@@ -203,6 +195,31 @@ impl Store {
         };
         kv::ActionResult { key, result }
     }
+}
+
+impl Backend for Store {
+    fn serve(&mut self, operation: &kv::Operation) -> Outcome {
+        if let Some(mut meanwhile) = self.meanwhile.take() {
+            meanwhile(operation, self);
+            self.meanwhile = Some(meanwhile);
+        }
+        self.serve_one(operation)
+    }
+
+    fn open_view(&mut self) -> Bytes {
+        self.views_opened += 1;
+        let token = Bytes::from(format!("view {}", self.views_opened));
+        self.views.insert(token.clone(), self.keys.clone());
+        token
+    }
+
+    fn close_view(&mut self, token: &Bytes) {
+        self.views_closed += usize::from(self.views.remove(token).is_some());
+    }
+}
+
+fn lost() -> Outcome {
+    Outcome::Error(error("VIEW_LOST", kv::Effect::None, false))
 }
 
 fn sibling(kept: &Kept) -> kv::Sibling {

@@ -1,6 +1,8 @@
 //! What transactions of the client promise, shown against a store in memory that others write to meanwhile.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod store;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::sync::{Arc, Mutex};
@@ -12,8 +14,8 @@ use meridian_client::{
     Action, ActionOutcome, Client, Compare, Effect, Error, KeyRange, ScanQuery, Transaction,
     TxnOptions, Versions,
 };
-use support::store::Store;
-use support::{Act, Node, cluster, error};
+use store::Store;
+use support::{Act, Backend as _, Node, cluster, error};
 
 struct Bench {
     nodes: [Node; 3],
@@ -27,7 +29,8 @@ impl Bench {
         let nodes = cluster(&[]).await;
         let store = Arc::new(Mutex::new(Store::default()));
         for node in &nodes {
-            node.script.lock().unwrap().store = Some(Arc::clone(&store));
+            let backend: Arc<Mutex<dyn support::Backend>> = store.clone();
+            node.script.lock().unwrap().store = Some(backend);
         }
         store.lock().unwrap().put("a", "1");
         store.lock().unwrap().put("b", "2");
@@ -47,13 +50,7 @@ impl Bench {
 
     /// Does this before each operation that is served.
     fn meanwhile(&self, act: impl FnMut(&kv::Operation, &mut Store) + Send + 'static) {
-        let act = Arc::new(Mutex::new(act));
-        for node in &self.nodes {
-            let act = Arc::clone(&act);
-            node.script.lock().unwrap().meanwhile = Some(Box::new(move |operation, store| {
-                act.lock().unwrap()(operation, store);
-            }));
-        }
+        self.store.lock().unwrap().meanwhile = Some(Box::new(act));
     }
 
     fn value(&self, key: &str) -> Option<String> {
@@ -354,6 +351,37 @@ async fn an_unanswered_commit_is_repeated_with_the_same_op_id() {
     txn.commit().await.unwrap();
     let [first, second] = bench.transacts().try_into().unwrap();
     assert!(first.op_id.is_some() && first.op_id == second.op_id);
+}
+
+#[tokio::test]
+async fn a_commit_goes_to_the_node_that_answered_the_last_one() {
+    let bench = Bench::new().await;
+    bench.nodes[0].play([Act::ServedBy("a2")]);
+    for _ in 0..2 {
+        let txn = bench.client.begin(&options());
+        txn.put("a", "9").unwrap();
+        txn.commit().await.unwrap();
+    }
+    let asked = bench.nodes.each_ref().map(|node| node.asked().len());
+    assert_eq!(asked, [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_read_that_was_given_up_is_checked_by_the_commit() {
+    let bench = Bench::new().await;
+    let txn = bench.client.begin(&options());
+    txn.get("a").await.unwrap();
+    bench.nodes[0].play([Act::Serve, Act::Ignore]);
+    let reading = txn.clone();
+    let read = tokio::spawn(async move { reading.get("b").await.map(drop) });
+    // The read is given up while the question about the earlier one is open.
+    while bench.asked() != ["get", "get", "validate"] {
+        tokio::task::yield_now().await;
+    }
+    read.abort();
+    assert!(read.await.unwrap_err().is_cancelled());
+    bench.store.lock().unwrap().put("a", "changed");
+    assert_eq!(txn.commit().await.unwrap_err().reason(), "CONFLICT");
 }
 
 #[tokio::test]
