@@ -12,6 +12,8 @@ use meridian_core::command::WriteIntent;
 use meridian_core::request::{Answer, ReadLevel, Receipt};
 use serde::Serialize;
 
+use crate::transact::program::is_transactional;
+
 /// What was asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -95,12 +97,13 @@ impl Operation {
         }
     }
 
-    /// The keys it read, each with its set.
+    /// The keys it read, each with its set; those of transactions are judged by what transactions see.
     pub fn found(&self) -> Vec<(&Bytes, &SiblingSet)> {
         match (&self.action, &self.outcome) {
             (Action::Get { key, .. }, Outcome::Read(Answer::Key(set))) => vec![(key, set)],
             (Action::Scan { .. }, Outcome::Read(Answer::Page { keys, .. })) => {
-                keys.iter().map(|(key, set)| (key, set)).collect()
+                let own = keys.iter().filter(|(key, _)| !is_transactional(key));
+                own.map(|(key, set)| (key, set)).collect()
             }
             (Action::Write { .. } | Action::Get { .. } | Action::Scan { .. }, _) => Vec::new(),
         }

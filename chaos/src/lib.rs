@@ -31,5 +31,6 @@ pub mod scenario;
 pub mod serial;
 pub mod swarm;
 pub mod trace;
+pub mod transact;
 pub mod violation;
 pub mod world;

@@ -119,35 +119,41 @@ enum Plant {
     AckBeforeDurable,
     /// Op ids are forgotten at a restart.
     ForgetOpIds,
+    /// A transaction's ranges are not compared when it commits.
+    SkipRangeValidation,
+    /// Participants are told of a decision before it is durable.
+    DecideBeforeDurable,
+    /// Locks of prepared transactions are forgotten at a restart.
+    ForgetLocks,
+    /// A reader takes no notice of a prepared key.
+    ReadThroughPrepared,
 }
 
 impl Plant {
     const fn bugs(self) -> PlantedBugs {
-        let none = PlantedBugs {
-            lose_sibling_in_merge: false,
-            reply_before_durable: false,
-            forget_op_ids_at_restart: false,
-            skip_range_validation: false,
-            decide_before_durable: false,
-            forget_locks_at_restart: false,
-            read_through_prepared: false,
-        };
+        let mut bugs = NO_BUGS;
         match self {
-            Self::LoseSibling => PlantedBugs {
-                lose_sibling_in_merge: true,
-                ..none
-            },
-            Self::AckBeforeDurable => PlantedBugs {
-                reply_before_durable: true,
-                ..none
-            },
-            Self::ForgetOpIds => PlantedBugs {
-                forget_op_ids_at_restart: true,
-                ..none
-            },
+            Self::LoseSibling => bugs.lose_sibling_in_merge = true,
+            Self::AckBeforeDurable => bugs.reply_before_durable = true,
+            Self::ForgetOpIds => bugs.forget_op_ids_at_restart = true,
+            Self::SkipRangeValidation => bugs.skip_range_validation = true,
+            Self::DecideBeforeDurable => bugs.decide_before_durable = true,
+            Self::ForgetLocks => bugs.forget_locks_at_restart = true,
+            Self::ReadThroughPrepared => bugs.read_through_prepared = true,
         }
+        bugs
     }
 }
+
+const NO_BUGS: PlantedBugs = PlantedBugs {
+    lose_sibling_in_merge: false,
+    reply_before_durable: false,
+    forget_op_ids_at_restart: false,
+    skip_range_validation: false,
+    decide_before_durable: false,
+    forget_locks_at_restart: false,
+    read_through_prepared: false,
+};
 
 impl Common {
     fn options(&self, seed: u64) -> Options {

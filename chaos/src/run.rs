@@ -19,6 +19,8 @@ pub struct Report {
     pub stats: Stats,
     /// What clients asked and were answered; empty after a panic.
     pub history: History,
+    /// The transactions of the run; empty after a panic.
+    pub records: Vec<crate::transact::judge::Record>,
     /// What was broken.
     pub violation: Option<Box<Violation>>,
 }
@@ -38,6 +40,7 @@ pub fn run(options: Options, trace: Trace) -> Report {
                 topology,
                 stats: finished.stats,
                 history: finished.history,
+                records: finished.records,
                 violation,
             }
         }
@@ -52,6 +55,7 @@ pub fn run(options: Options, trace: Trace) -> Report {
                 topology,
                 stats: Stats::default(),
                 history: History::default(),
+                records: Vec::new(),
                 violation,
             }
         }
@@ -106,6 +110,14 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("ack-before-durable")
     } else if planted.forget_op_ids_at_restart {
         Some("forget-op-ids")
+    } else if planted.skip_range_validation {
+        Some("skip-range-validation")
+    } else if planted.decide_before_durable {
+        Some("decide-before-durable")
+    } else if planted.forget_locks_at_restart {
+        Some("forget-locks")
+    } else if planted.read_through_prepared {
+        Some("read-through-prepared")
     } else {
         None
     }

@@ -130,6 +130,10 @@ pub struct WorkloadProfile {
     pub register_keys: usize,
     /// Length of values, in bytes.
     pub value_bytes: usize,
+    /// Clients in each zone that run transactions.
+    pub transactors_per_zone: usize,
+    /// Mean pause between two transactions of such a client.
+    pub transact_think_ns: u64,
 }
 
 /// Which faults the nemesis knows, and how often it strikes.
@@ -147,6 +151,8 @@ pub struct FaultProfile {
     pub drift_ppm_max: u64,
     /// Furthest a wall clock is set in one go, in milliseconds.
     pub jump_ms_max: u64,
+    /// Chance that a node dies when it comes to a stage of a transaction.
+    pub stage_crash: f64,
 }
 
 /// All that a seed stands for.
@@ -266,6 +272,8 @@ fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
         wide_keys: rng.index(200) + 50,
         register_keys: 2,
         value_bytes: if rng.chance(0.2) { 400 } else { 24 },
+        transactors_per_zone: if topology.zones == 1 { 6 } else { 3 },
+        transact_think_ns: rng.between(150, 700) * MS,
     }
 }
 
@@ -287,6 +295,7 @@ fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
         skew_ms_max: if rng.chance(0.2) { 20_000 } else { 300 },
         drift_ppm_max: 200,
         jump_ms_max: if rng.chance(0.3) { 30_000 } else { 800 },
+        stage_crash: if rng.chance(0.5) { 0.01 } else { 0.0 },
     }
 }
 

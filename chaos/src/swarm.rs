@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use meridian_core::output::Stage;
+
 use crate::nemesis::FaultKind;
 use crate::rng::SEC;
 use crate::run::{Report, run};
@@ -137,9 +139,34 @@ impl Stats {
         self.leaders += other.leaders;
         self.simulated_ns += other.simulated_ns;
         self.settled_ns = self.settled_ns.max(other.settled_ns);
+        for (name, count) in &other.transactions {
+            *self.transactions.entry(name).or_default() += count;
+        }
+        for (stage, (seen, died)) in &other.stages {
+            let sum = self.stages.entry(*stage).or_default();
+            sum.0 += seen;
+            sum.1 += died;
+        }
         for (kind, count) in &other.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
+    }
+
+    fn transactions_line(&self) -> String {
+        let counts = self.transactions.iter();
+        let counts: Vec<String> = counts
+            .map(|(name, count)| format!("{name}={count}"))
+            .collect();
+        format!("transactions: {}", counts.join(" "))
+    }
+
+    /// Stages come to, and in brackets how often a node died there.
+    fn stages_line(&self) -> String {
+        let stages = Stage::ALL.iter().map(|stage| {
+            let (seen, died) = self.stages.get(stage).copied().unwrap_or_default();
+            format!("{stage:?}={seen}({died})")
+        });
+        format!("stages: {}", stages.collect::<Vec<_>>().join(" "))
     }
 
     /// The figures in a few lines.
@@ -155,6 +182,8 @@ impl Stats {
                 self.ok, self.fail, self.info
             ),
             format!("faults: {}", faults.collect::<Vec<_>>().join(" ")),
+            self.transactions_line(),
+            self.stages_line(),
             format!(
                 "events={} messages={} leaders={} comparisons={} images={} batches-lost={} simulated={seconds}s \
                  longest-settling={}ms",

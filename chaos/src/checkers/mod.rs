@@ -31,6 +31,7 @@ use meridian_core::output::Observation;
 use meridian_core::request::ShardDigest;
 
 use crate::history::History;
+use crate::transact::program::is_transactional;
 use crate::violation::Checked;
 use evidence::Evidence;
 use evidence::describe_key;
@@ -111,12 +112,17 @@ impl Observer {
                 if !self.dots.effect(now, node, &seen)? {
                     return Ok(());
                 }
+                if is_transactional(&seen.key) {
+                    // Judged by what transactions have seen.
+                    return Ok(());
+                }
                 self.op_ids.effect(now, &seen)?;
                 self.evidence.effect(now, seen);
                 Ok(())
             }
             Observation::Stage { .. } => Ok(()),
             Observation::Leads { group, term } => self.apply.leads(now, node, group, term),
+            Observation::Stage { .. } => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ use meridian_core::error::Error;
 use meridian_core::request::Response;
 
 use super::outputs::{WORLD_CLIENT, attempt_id, client_of};
+use super::transactors::transactor_of;
 use super::{Event, World};
 use crate::client::{Running, Verdict, request_of};
 use crate::history::{Action, Operation, Outcome};
@@ -114,6 +115,10 @@ impl World {
             self.settle.answers.insert(id, result);
             return;
         }
+        if let Some(place) = transactor_of(id) {
+            self.transactor_answer(place, Some(result));
+            return;
+        }
         let (index, attempt) = client_of(id);
         let Some(client) = self.clients.get_mut(index) else {
             return;
@@ -131,6 +136,10 @@ impl World {
 
     pub(super) fn silence(&mut self, id: u64) {
         let now = self.queue.now();
+        if let Some(place) = transactor_of(id) {
+            self.transactor_answer(place, None);
+            return;
+        }
         let (index, attempt) = client_of(id);
         let Some(client) = self.clients.get_mut(index) else {
             return;

@@ -3,7 +3,7 @@
 use meridian_core::ids::RequestId;
 use meridian_core::output::ReleasedRead;
 use meridian_core::request::{Request, Response};
-use meridian_core::{Input, read};
+use meridian_core::{Input, address};
 
 use super::{Event, World};
 use crate::node::{Next, node_id};
@@ -20,6 +20,10 @@ impl World {
             let pause = self.rng.between(0, 1000 * MS);
             self.queue.after(pause, Event::Wake { client });
         }
+        for client in 0..self.transactors.len() {
+            let pause = self.rng.between(0, 1000 * MS);
+            self.queue.after(pause, Event::Transact { client });
+        }
         self.queue.at(self.nemesis.first_at(), Event::Strike);
         self.queue.at(self.scenario.duration_ns, Event::Heal);
         Ok(())
@@ -31,19 +35,16 @@ impl World {
         }
         match event {
             Event::Tick { node, boot } => self.tick(node, boot),
-            Event::Deliver {
-                from,
-                to,
-                core,
-                message,
-            } => {
+            Event::Deliver { from, to, message } => {
                 self.stats.messages += 1;
+                let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
+                let (core, message) = address::incoming(*message, &self.catalog, cores);
                 self.input(
                     to,
                     core,
                     Input::Peer {
                         from: node_id(from),
-                        message: *message,
+                        message,
                     },
                 )
             }
@@ -64,6 +65,10 @@ impl World {
             }
             Event::Wake { client } => {
                 self.wake(client);
+                Ok(())
+            }
+            Event::Transact { client } => {
+                self.wake_transactor(client);
                 Ok(())
             }
             Event::Silence { id } => {
@@ -206,29 +211,18 @@ impl World {
         let Some(machine) = self.nodes.get(node) else {
             return;
         };
-        let shards = self.scenario.shards;
-        let result = read::serve(
-            machine.engine.as_ref(),
-            released.keyspace,
-            shards,
-            &released.query,
-        );
+        let result = released.serve(machine.engine.as_ref(), self.scenario.shards);
         self.reply(released.id.0, result.map(Response::Read));
     }
 
     fn trace_event(&mut self, event: &Event) {
         let now = self.queue.now();
         match event {
-            Event::Deliver {
-                from,
-                to,
-                core,
-                message,
-            } => {
+            Event::Deliver { from, to, message } => {
                 let shown = self.trace.show(message);
                 self.trace.line(
                     now,
-                    format_args!("deliver n{}->n{} core {core} {shown}", from + 1, to + 1),
+                    format_args!("deliver n{}->n{} {shown}", from + 1, to + 1),
                 );
             }
             Event::Tick { node, boot } => self
@@ -244,6 +238,7 @@ impl World {
             | Event::Serve { .. }
             | Event::Answer { .. }
             | Event::Wake { .. }
+            | Event::Transact { .. }
             | Event::Silence { .. }
             | Event::Strike
             | Event::Undo(_)

@@ -14,6 +14,8 @@ mod events;
 mod faults;
 mod outputs;
 mod settle;
+mod stages;
+mod transactors;
 
 use std::collections::BTreeMap;
 
@@ -21,7 +23,7 @@ use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::error::Error;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
-use meridian_core::output::ReleasedRead;
+use meridian_core::output::{ReleasedRead, Stage};
 use meridian_core::request::{Request, Response};
 use meridian_core::{Input, Outputs};
 
@@ -35,6 +37,8 @@ use crate::queue::Queue;
 use crate::rng::Streams;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
+use crate::transact::Transactor;
+use crate::transact::judge::{Record, counts};
 use crate::violation::{Checked, Violation};
 
 /// What happens at some time.
@@ -47,14 +51,12 @@ pub enum Event {
         /// The start of the node it belongs to.
         boot: u64,
     },
-    /// A message arrives. Core `i` of a node speaks with core `i` of the others.
+    /// A message arrives.
     Deliver {
         /// From node.
         from: usize,
         /// To node.
         to: usize,
-        /// The core.
-        core: usize,
         /// The message.
         message: Box<PeerMessage>,
     },
@@ -99,6 +101,11 @@ pub enum Event {
         /// The client.
         client: usize,
     },
+    /// A transactional client begins its next transaction, or sends a request again.
+    Transact {
+        /// The client.
+        client: usize,
+    },
     /// A client's patience with an attempt ends.
     Silence {
         /// The attempt.
@@ -129,6 +136,10 @@ pub struct Stats {
     pub info: u64,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
+    /// Transactions by outcome.
+    pub transactions: BTreeMap<&'static str, u64>,
+    /// Stages of transactions over several shards, and of views: how often come to, and how often a node died there.
+    pub stages: BTreeMap<Stage, (u64, u64)>,
     /// Batches lost in crashes.
     pub batches_lost: u64,
     /// Comparisons begun.
@@ -151,6 +162,9 @@ pub struct World {
     nodes: Vec<SimNode>,
     network: Network,
     clients: Vec<Client>,
+    transactors: Vec<Transactor>,
+    records: Vec<Record>,
+    stage_rng: rand::rngs::SmallRng,
     keys: Keys,
     /// What shards are computed from: the keyspace `default` as the scenario has it.
     catalog: Catalog,
@@ -189,6 +203,8 @@ pub struct Finished {
     pub stats: Stats,
     /// What clients asked and were answered.
     pub history: History,
+    /// The transactions of a run, in the order in which they ended.
+    pub records: Vec<Record>,
     /// What was broken, if anything.
     pub violation: Option<Box<Violation>>,
     /// The trace, to be flushed.
@@ -210,6 +226,12 @@ impl World {
                 rng,
             )
         };
+        let transactors = scenario.workload.transactors_per_zone;
+        let transactor = |index: usize| {
+            let rng = streams.stream("transactor", u64::try_from(index).unwrap_or(0));
+            let zone = index.checked_div(transactors).unwrap_or(0);
+            Transactor::new(index, zone, scenario.workload.transact_think_ns, rng)
+        };
         Self {
             queue: Queue::default(),
             nodes: (0..topology.nodes())
@@ -219,6 +241,11 @@ impl World {
             clients: (0..per_zone * usize::from(topology.zones))
                 .map(client)
                 .collect(),
+            transactors: (0..transactors * usize::from(topology.zones))
+                .map(transactor)
+                .collect(),
+            records: Vec::new(),
+            stage_rng: streams.stream("stages", 0),
             keys: Keys::new(&scenario),
             catalog: shards_of(&scenario),
             nemesis: Nemesis::new(topology, scenario.faults, streams),
@@ -246,12 +273,14 @@ impl World {
                 _ => self.stats.info += 1,
             }
         }
+        self.stats.transactions = counts(&self.records);
         if let Some(violation) = &mut violation {
             self.explain(violation);
         }
         Finished {
             stats: self.stats,
             history: self.history,
+            records: self.records,
             violation,
             trace: self.trace,
         }

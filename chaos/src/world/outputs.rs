@@ -1,9 +1,9 @@
 //! What comes out of a core: messages to the network, answers to clients, observations to the checkers.
 
-use meridian_core::Input;
 use meridian_core::error::Error;
 use meridian_core::output::{Notice, Observation, ReleasedRead};
 use meridian_core::request::Response;
+use meridian_core::{Input, address};
 
 use super::{Event, World};
 use crate::node::node_index;
@@ -28,6 +28,12 @@ impl World {
     /// Takes everything out of `self.out`.
     pub(super) fn deliver(&mut self, node: usize, core: usize) -> Checked {
         let mut out = std::mem::take(&mut self.out);
+        if self.dies_at_stage(node, &out) {
+            // What it applied and observed counts; nothing of it was told to anybody.
+            self.watch(node, &mut out.observations)?;
+            self.die(node);
+            return Ok(());
+        }
         for (to, message) in out.messages.drain(..) {
             self.send(node, core, node_index(to), message);
         }
@@ -68,6 +74,15 @@ impl World {
                 format_args!("send n{}->n{} core {core} {shown}", from + 1, to + 1),
             );
         }
+        let index = u64::try_from(core).unwrap_or(0);
+        let message = address::outgoing(message, index);
+        if from == to {
+            // Between two cores of a node: no network.
+            let message = Box::new(message);
+            self.queue
+                .after(20_000, Event::Deliver { from, to, message });
+            return;
+        }
         let arrivals = self.network.send(self.queue.now(), from, to);
         if let Some(at) = arrivals.second {
             self.queue.at(
@@ -75,7 +90,6 @@ impl World {
                 Event::Deliver {
                     from,
                     to,
-                    core,
                     message: Box::new(message.clone()),
                 },
             );
@@ -86,7 +100,6 @@ impl World {
                 Event::Deliver {
                     from,
                     to,
-                    core,
                     message: Box::new(message),
                 },
             );

@@ -23,6 +23,7 @@ use crate::checkers::{FinalState, ReplicaState};
 use crate::client::request_of;
 use crate::history::{Action, Operation, Outcome};
 use crate::rng::{MS, SEC};
+use crate::transact::judge::judge;
 use crate::violation::{Checked, Violation};
 
 /// Time between two looks.
@@ -69,7 +70,8 @@ impl World {
             self.stats.settled_ns = now - self.settle.begun_at;
             self.settle.done = true;
             let state = self.final_state()?;
-            return self.observer.judge(&self.history, &state);
+            self.observer.judge(&self.history, &state)?;
+            return judge(&self.records);
         };
         if self.trace.on() {
             self.trace.line(now, format_args!("unsettled: {reason}"));
@@ -89,6 +91,9 @@ impl World {
     fn look(&mut self) -> Option<String> {
         if let Some(client) = self.clients.iter().find(|client| client.running.is_some()) {
             return Some(format!("client {} waits", client.index));
+        }
+        if let Some(client) = self.transactors.iter().find(|one| one.running.is_some()) {
+            return Some(format!("transactional client {} waits", client.index));
         }
         if self.settle.questions.is_empty() {
             return Some("nothing was asked yet".to_string());

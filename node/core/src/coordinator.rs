@@ -47,7 +47,8 @@ const VOTE_ATTEMPTS_MAX: u32 = 3;
 /// One attempt under way.
 #[derive(Debug)]
 pub(crate) struct Coordination {
-    origin: Origin,
+    /// Who waits: the client, and its retries that came meanwhile.
+    origins: Vec<Origin>,
     /// When the client no longer waits.
     deadline_ns: u64,
     anchor: GroupId,
@@ -56,7 +57,6 @@ pub(crate) struct Coordination {
     parts: BTreeMap<ShardId, Part>,
     votes: BTreeMap<ShardId, Vote>,
     deciding: bool,
-    answered: bool,
 }
 
 impl Coordination {
@@ -189,9 +189,20 @@ impl Core {
             Self::answer(routed.origin, Err(Error::Overloaded { what }), out);
             return;
         }
+        let op = (transaction.keyspace, transaction.op_id.id);
+        if let Some(open) = self
+            .coordinated
+            .get(&op)
+            .and_then(|id| self.coordinations.get_mut(id))
+        {
+            open.origins.push(routed.origin);
+            open.deadline_ns = open.deadline_ns.max(routed.deadline_ns);
+            return;
+        }
         let id = TransactionId(self.rng.random());
+        self.coordinated.insert(op, id);
         let coordination = Coordination {
-            origin: routed.origin,
+            origins: vec![routed.origin],
             deadline_ns: routed.deadline_ns,
             anchor: routed.group,
             term: self
@@ -202,7 +213,6 @@ impl Core {
             parts,
             votes: BTreeMap::new(),
             deciding: false,
-            answered: false,
         };
         let others = coordination.others();
         self.coordinations.insert(id, coordination);
@@ -342,7 +352,10 @@ impl Core {
                 succeeded: others_hold,
                 at: 0,
             };
-            self.tell_others(now, id, verdict, out);
+            if let Some(open) = self.coordinations.remove(&id) {
+                self.tell_others(now, (id, &open), verdict, out);
+                self.coordinations.insert(id, open);
+            }
         }
     }
 
@@ -355,18 +368,13 @@ impl Core {
         result: Result<Response, Error>,
         out: &mut Outputs,
     ) {
-        let Some(mut open) = self.coordinations.remove(&id) else {
+        let Some(mut open) = self.close(id) else {
             return;
         };
         match result {
             Ok(Response::Transacted(mut transacted)) => {
                 if transacted.repeated {
-                    self.coordinations.insert(id, open);
-                    self.tell_others(now, id, Verdict::Aborted, out);
-                    open = match self.coordinations.remove(&id) {
-                        Some(open) => open,
-                        None => return,
-                    };
+                    self.tell_others(now, (id, &open), Verdict::Aborted, out);
                 } else {
                     let shards = self.shards_of(open.transaction.keyspace);
                     transacted.results =
@@ -381,8 +389,7 @@ impl Core {
                 answer_once(&mut open, Err(Error::OutcomeUnknown { op_id }), out);
             }
             Err(error) if error.effect() == EffectOf::None => {
-                self.coordinations.insert(id, open);
-                self.give_up(now, id, error, out);
+                self.end_without_effect(now, (id, open), error, out);
             }
             // It may yet commit: the parts ask.
             Err(error) => answer_once(&mut open, Err(error), out),
@@ -391,17 +398,39 @@ impl Core {
 
     /// The attempt ends without effect: nothing was decided, and nobody can decide it any more.
     fn give_up(&mut self, now: Now, id: TransactionId, error: Error, out: &mut Outputs) {
-        self.stage(id, Stage::Aborted, out);
-        self.tell_others(now, id, Verdict::Aborted, out);
-        if let Some(mut open) = self.coordinations.remove(&id) {
-            answer_once(&mut open, Err(error), out);
+        if let Some(open) = self.close(id) {
+            self.end_without_effect(now, (id, open), error, out);
         }
     }
 
-    fn tell_others(&mut self, now: Now, id: TransactionId, verdict: Verdict, out: &mut Outputs) {
-        let Some(open) = self.coordinations.get(&id) else {
-            return;
-        };
+    fn end_without_effect(
+        &mut self,
+        now: Now,
+        (id, mut open): (TransactionId, Coordination),
+        error: Error,
+        out: &mut Outputs,
+    ) {
+        self.stage(id, Stage::Aborted, out);
+        self.tell_others(now, (id, &open), Verdict::Aborted, out);
+        answer_once(&mut open, Err(error), out);
+    }
+
+    /// The attempt is no longer coordinated.
+    fn close(&mut self, id: TransactionId) -> Option<Coordination> {
+        let open = self.coordinations.remove(&id)?;
+        let transaction = &open.transaction;
+        self.coordinated
+            .remove(&(transaction.keyspace, transaction.op_id.id));
+        Some(open)
+    }
+
+    fn tell_others(
+        &mut self,
+        now: Now,
+        (id, open): (TransactionId, &Coordination),
+        verdict: Verdict,
+        out: &mut Outputs,
+    ) {
         let keyspace = open.transaction.keyspace;
         for shard in open.others() {
             if let Some(group) = self.own_group(keyspace, shard) {
@@ -421,7 +450,7 @@ impl Core {
         let late = self
             .coordinations
             .iter()
-            .filter(|(_, open)| open.deadline_ns <= now.mono_ns && !open.answered);
+            .filter(|(_, open)| open.deadline_ns <= now.mono_ns && !open.origins.is_empty());
         let late: Vec<(TransactionId, bool)> =
             late.map(|(id, open)| (*id, open.deciding)).collect();
         for (id, deciding) in late {
@@ -455,6 +484,7 @@ impl Core {
 
     /// The store failed: everybody who waits is told.
     pub(crate) fn fail_coordinations(&mut self, out: &mut Outputs) {
+        self.coordinated.clear();
         for (_, mut open) in std::mem::take(&mut self.coordinations) {
             answer_once(&mut open, Err(Error::Poisoned), out);
         }
@@ -471,8 +501,8 @@ impl Core {
 }
 
 fn answer_once(open: &mut Coordination, result: Result<Response, Error>, out: &mut Outputs) {
-    if !std::mem::replace(&mut open.answered, true) {
-        Core::answer(open.origin, result, out);
+    for origin in std::mem::take(&mut open.origins) {
+        Core::answer(origin, result.clone(), out);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::coordinator::Coordination;
 use crate::error::{Error, OpenError};
 use crate::exchange::{Arrived, ExchangeContext};
 use crate::group::{Group, Outcome, RoleChange, Said, TurnContext};
-use crate::ids::{GroupId, NodeId, RequestId};
+use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
 use crate::limits::VIEWS_MAX;
 use crate::message::PeerMessage;
@@ -26,7 +26,7 @@ use crate::recovery::{self, Settling};
 use crate::time::Now;
 use crate::transaction::TransactionId;
 use crate::views::{BlockedRead, HeldView, Opening};
-use crate::waiting::Waiting;
+use crate::waiting::{Heard, Waiting};
 use crate::workspace::Workspace;
 
 /// A node's state machine, or one of several of a node, each with shards of its own.
@@ -43,6 +43,8 @@ pub struct Core {
     /// Groups of the turn being written.
     writing: Vec<GroupId>,
     pub(crate) waiting: Waiting,
+    /// What other nodes have forwarded.
+    heard: BTreeMap<NodeId, Heard>,
     /// Core 0 only.
     pub(crate) admission: Option<Admission>,
     pub(crate) images: Images,
@@ -58,6 +60,8 @@ pub struct Core {
     pub(crate) heard_leaders: BTreeMap<GroupId, NodeId>,
     /// Transactions that this core brings together.
     pub(crate) coordinations: BTreeMap<TransactionId, Coordination>,
+    /// The same by operation.
+    pub(crate) coordinated: BTreeMap<(KeyspaceId, u128), TransactionId>,
     /// Decisions on their way to the other parts.
     pub(crate) settling: BTreeMap<(GroupId, TransactionId), Settling>,
     pub(crate) to_forget: BTreeMap<GroupId, Vec<TransactionId>>,
@@ -98,7 +102,8 @@ impl Core {
             groups: BTreeMap::new(),
             active: BTreeSet::new(),
             writing: Vec::new(),
-            waiting: Waiting::default(),
+            waiting: Waiting::beginning_at(boot),
+            heard: BTreeMap::new(),
             admission,
             images: Images::default(),
             dropped: Vec::new(),
@@ -108,6 +113,7 @@ impl Core {
             now,
             heard_leaders: BTreeMap::new(),
             coordinations: BTreeMap::new(),
+            coordinated: BTreeMap::new(),
             settling: BTreeMap::new(),
             to_forget: BTreeMap::new(),
             prepared_since: BTreeMap::new(),
@@ -159,6 +165,9 @@ impl Core {
                 deadline_ms,
                 request,
             } => {
+                if !self.heard.entry(from).or_default().is_new(id) {
+                    return;
+                }
                 let origin = crate::waiting::Origin::Peer(from, id);
                 self.request(now, (origin, now.after_ms(deadline_ms)), *request, out);
             }

@@ -3,7 +3,7 @@
 //! Bounded by [`WAITING_MAX`]; each has a deadline, after which it is answered according to what is then known of its
 //! effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use meridian_causal::OpId;
 
@@ -13,6 +13,9 @@ use crate::limits::WAITING_MAX;
 use crate::request::Read;
 use crate::time::Now;
 use crate::transaction::TransactionId;
+
+/// Bits of a first number: a driver keeps the uppermost eight of 64 to itself, and there is room to count.
+const FIRST_BITS: u32 = 55;
 
 /// Who is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,36 @@ pub(crate) struct Waiter {
     pub(crate) what: What,
 }
 
+/// Forwarded requests of one node that are remembered: what a link may still repeat.
+const HEARD_MAX: usize = 8_192;
+
+/// Requests that another node has forwarded: a link that repeats one must not have it answered twice, since the second
+/// answer could deny what the first attempt is about to do.
+#[derive(Default)]
+pub(crate) struct Heard {
+    ids: BTreeSet<RequestId>,
+    order: VecDeque<RequestId>,
+}
+
+impl Heard {
+    /// Whether a request is heard for the first time. What expects no answer has no number, and is always new.
+    pub(crate) fn is_new(&mut self, id: RequestId) -> bool {
+        if id == RequestId(0) {
+            return true;
+        }
+        if !self.ids.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > HEARD_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
+}
+
 /// The requests of one core that wait, by the core's own number.
 #[derive(Default)]
 pub(crate) struct Waiting {
@@ -93,6 +126,14 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Numbers begin at a place drawn at the start, so that those of two lives of a core differ.
+    pub(crate) const fn beginning_at(boot: u64) -> Self {
+        Self {
+            by_ticket: BTreeMap::new(),
+            next: boot & ((1 << FIRST_BITS) - 1),
+        }
+    }
+
     /// A ticket for a request, or nothing when too many wait.
     pub(crate) fn enter(&mut self, waiter: Waiter) -> Option<RequestId> {
         if self.by_ticket.len() >= WAITING_MAX {
