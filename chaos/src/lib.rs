@@ -15,6 +15,8 @@
 pub mod checkers;
 pub mod client;
 pub mod clock;
+#[cfg(feature = "local")]
+pub mod drive;
 pub mod histories;
 pub mod history;
 #[cfg(feature = "local")]

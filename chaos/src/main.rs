@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use meridian_chaos::histories::judge::Workload;
+use meridian_chaos::histories::report::check_file;
 use meridian_chaos::run::{Report, run};
 use meridian_chaos::scenario::{Options, Topology};
 use meridian_chaos::swarm::{Bounds, Totals, swarm};
@@ -38,6 +40,23 @@ enum Command {
     /// Kill real processes under load.
     #[cfg(feature = "local")]
     Local(meridian_chaos::local::LocalArgs),
+    /// Put load on a live cluster, write its history, and judge it.
+    #[cfg(feature = "local")]
+    Drive(meridian_chaos::drive::DriveArgs),
+    /// Move money on a cluster of real processes that are killed.
+    #[cfg(feature = "local")]
+    Bank(meridian_chaos::local::BankArgs),
+    /// Judge a history.
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// What clients did: register, append, rw, bank or set; told from the history when absent.
+    #[arg(long)]
+    workload: Option<Workload>,
+    /// The history.
+    file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +173,11 @@ fn main() -> ExitCode {
         Command::Swarm(swarm) => Ok(run_swarm(&swarm)),
         #[cfg(feature = "local")]
         Command::Local(args) => return meridian_chaos::local::main(&args),
+        #[cfg(feature = "local")]
+        Command::Drive(args) => return meridian_chaos::drive::main(&args),
+        #[cfg(feature = "local")]
+        Command::Bank(args) => return meridian_chaos::local::bank_main(&args),
+        Command::Check(check) => return check_file(&check.file, check.workload),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -3,15 +3,18 @@
 //! * `registers`: one operation on one key per line, as JSON;
 //! * `edn`: the part of EDN that the others need;
 //! * `transactions`: two lines per transaction, as Jepsen writes and reads them, for lists and registers;
-//! * `money`: the same for banks; `elements`: for sets.
+//! * `money`: the same for banks; `elements`: for sets;
+//! * `judge`: the checker that belongs to a file.
 //!
 //! Invariant: an operation of unknown outcome is written as `info`, never left out, and its process does nothing more.
 
 pub mod edn;
 pub mod elements;
 pub mod journal;
+pub mod judge;
 pub mod money;
 pub mod registers;
+pub mod report;
 pub mod transactions;
 
 use std::fmt;

@@ -73,7 +73,7 @@ pub fn check(entries: &[Entry]) -> Vec<Finding> {
             .filter(move |entry| entry.function == function);
         of.filter(|entry| entry.status == Status::Ok)
     };
-    let mut reads: Vec<BankRead> = acknowledged(READ).filter_map(|entry| read(entry)).collect();
+    let mut reads: Vec<BankRead> = acknowledged(READ).filter_map(read).collect();
     reads.sort_by_key(|read| read.complete_ns);
     let (Some(first), Some(last)) = (reads.first(), reads.last()) else {
         return Vec::new();
@@ -81,7 +81,7 @@ pub fn check(entries: &[Entry]) -> Vec<Finding> {
     let opening: Opening = first.balances.clone();
     let mut findings = bank::check_reads(&opening, &reads);
     let receipts = acknowledged(RECEIPTS)
-        .last()
+        .next_back()
         .and_then(|entry| entry.answered.items());
     if let Some(receipts) = receipts {
         let state = LastState {

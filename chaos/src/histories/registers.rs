@@ -115,6 +115,11 @@ impl<'a> Values<'a> {
         let next = u64::try_from(self.0.len()).unwrap_or(u64::MAX);
         Some(*self.0.entry(value?).or_insert(next))
     }
+
+    fn name(&self, number: u64) -> String {
+        let value = self.0.iter().find(|(_, other)| **other == number);
+        value.map_or_else(String::new, |(value, _)| (*value).to_owned())
+    }
 }
 
 /// Whether each key is linearizable.
@@ -125,8 +130,8 @@ pub fn check(records: &[Record]) -> Judged {
         operations.extend(operation(record, values));
     }
     let mut judged = Judged::default();
-    for (key, (_, operations)) in &keys {
-        match linear::check(key, operations) {
+    for (key, (values, operations)) in &keys {
+        match linear::check(key, operations, &|number| values.name(number)) {
             Verdict::Linearizable => {}
             Verdict::Not(finding) => judged.findings.push(*finding),
             Verdict::Undecided => judged.undecided.push((*key).to_owned()),
@@ -216,5 +221,14 @@ mod tests {
         assert_eq!(with(Some("b")), 0);
         assert_eq!(with(Some("a")), 1);
         assert_eq!(with(None), 1);
+        let found = check(&[
+            writes[0].clone(),
+            writes[1].clone(),
+            record(Verb::Get, (4, 5), Some("a")),
+        ]);
+        let message =
+            "no order of the operations on \"k\" allows get of a, called at 4 ns, returned at 5 ns";
+        assert_eq!(found.findings[0].message, message);
+        assert_eq!(found.findings[0].details, ["it may have held b"]);
     }
 }

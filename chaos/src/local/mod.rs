@@ -7,9 +7,12 @@
 //! Invariants checked, after everything has converged: those of `ledger`, in every zone; equal digests in all zones; no
 //! node ended by itself, failed to start again, or panicked.
 //!
+//! `bank` is another experiment on the same processes: transactions that move money while nodes are killed.
+//!
 //! Read `ledger` (the promise), `workload` (the writers), `run` (the order of events), `lossy` (the disk).
 
 mod args;
+mod bank;
 pub mod cluster;
 pub mod ends;
 pub mod ledger;
@@ -20,4 +23,5 @@ mod run;
 mod workload;
 
 pub use args::LocalArgs;
+pub use bank::{BankArgs, main as bank_main};
 pub use run::main;

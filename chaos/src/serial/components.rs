@@ -91,9 +91,9 @@ impl<F: Fn(&Link) -> bool> Search<'_, F> {
         }
         let place = self.stack.iter().rposition(|open| *open == node);
         let mut component = self.stack.split_off(place.unwrap_or_default());
-        component
-            .iter()
-            .for_each(|node| self.open.set(*node, false));
+        for node in &component {
+            self.open.set(*node, false);
+        }
         if component.len() > 1 {
             component.sort_unstable();
             self.found.push(component);

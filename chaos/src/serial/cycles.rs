@@ -140,9 +140,9 @@ impl Found<'_> {
         let cycle = Shortest::new(self.graph, component, takes).beginning_with(begin, layer);
         let is_found = cycle.is_some();
         if is_found {
-            component
-                .iter()
-                .for_each(|node| self.covered.set(*node, true));
+            for node in component {
+                self.covered.set(*node, true);
+            }
         }
         self.cycles.extend(cycle);
         is_found
@@ -168,7 +168,9 @@ impl<'a, F: Fn(&Link) -> bool> Shortest<'a, F> {
     fn new(graph: &'a Graph, component: &'a [usize], takes: F) -> Self {
         let nodes = graph.nodes();
         let mut inside = PerNode::new(nodes, false);
-        component.iter().for_each(|node| inside.set(*node, true));
+        for node in component {
+            inside.set(*node, true);
+        }
         Self {
             graph,
             component,

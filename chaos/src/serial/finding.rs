@@ -43,6 +43,8 @@ pub enum Anomaly {
     UnexpectedElement,
     /// A register is not linearizable.
     NotLinearizable,
+    /// A node ended by itself, did not start again, or the cluster did not serve any more.
+    NodeLost,
 }
 
 /// Which dependencies a cycle needs.
@@ -91,6 +93,7 @@ impl Anomaly {
             Self::LostElement => "lost-element",
             Self::UnexpectedElement => "unexpected-element",
             Self::NotLinearizable => "not-linearizable",
+            Self::NodeLost => "node-lost",
         }
     }
 }

@@ -47,6 +47,27 @@ pub struct Operation {
     pub action: Action,
 }
 
+impl Operation {
+    fn show(&self, name: &dyn Fn(u64) -> String) -> String {
+        let asked = match self.action {
+            Action::Put(value) => format!("put {}", name(value)),
+            Action::Get(state) => format!("get of {}", show_state(state, name)),
+            Action::Cas { expected, value } => {
+                format!("cas from {} to {}", name(expected), name(value))
+            }
+            Action::Delete => "delete".to_owned(),
+        };
+        format!(
+            "{asked}, called at {} ns, returned at {} ns",
+            self.call_ns, self.return_ns
+        )
+    }
+}
+
+fn show_state(state: State, name: &dyn Fn(u64) -> String) -> String {
+    state.map_or_else(|| "nothing".to_owned(), name)
+}
+
 /// What can be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -58,15 +79,18 @@ pub enum Verdict {
     Undecided,
 }
 
+/// What a register may hold.
+type State = Option<u64>;
+
 /// A state, and the open operations that have taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Configuration {
-    state: Option<u64>,
+    state: State,
     done: BTreeSet<usize>,
 }
 
-/// Judges the operations on one register, which is absent at first.
-pub fn check(key: &str, operations: &[Operation]) -> Verdict {
+/// Judges the operations on one register, which is absent at first. `name` says how a value is called.
+pub fn check(key: &str, operations: &[Operation], name: &dyn Fn(u64) -> String) -> Verdict {
     let kept = relevant(operations);
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
     for (number, operation) in kept.iter().enumerate() {
@@ -77,11 +101,11 @@ pub fn check(key: &str, operations: &[Operation]) -> Verdict {
     }
     events.sort_unstable();
     let mut search = Search::new(&kept);
-    for (time, returns, number) in events {
+    for (_, returns, number) in events {
         if !returns {
             search.open.insert(number);
         } else if let Err(end) = search.returned(number) {
-            return search.verdict(end, (key, time, number));
+            return search.verdict(end, (key, number), name);
         }
     }
     Verdict::Linearizable
@@ -137,33 +161,31 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn verdict(&self, end: End, (key, time, number): (&str, u64, usize)) -> Verdict {
-        match end {
-            End::TooMany => Verdict::Undecided,
-            End::NoOrder => {
-                let asked = self
-                    .operations
-                    .get(number)
-                    .map(|operation| operation.action);
-                let message = format!(
-                    "no order of the operations on {key:?} allows {asked:?} to return at {time} ns"
-                );
-                let open = self
-                    .open
-                    .iter()
-                    .filter_map(|number| self.operations.get(*number));
-                let lines = open.map(|operation| format!("open: {operation:?}"));
-                let states = self
-                    .configurations
-                    .iter()
-                    .map(|found| format!("it may have held {:?}", found.state));
-                let states: BTreeSet<String> = states.collect();
-                let finding = Finding::new(Anomaly::NotLinearizable, time, message);
-                Verdict::Not(Box::new(
-                    finding.with(states.into_iter().chain(lines).collect()),
-                ))
-            }
-        }
+    fn verdict(
+        &self,
+        end: End,
+        (key, number): (&str, usize),
+        name: &dyn Fn(u64) -> String,
+    ) -> Verdict {
+        let returned = self.operations.get(number);
+        let (End::NoOrder, Some(returned)) = (end, returned) else {
+            return Verdict::Undecided;
+        };
+        let message = format!(
+            "no order of the operations on {key:?} allows {}",
+            returned.show(name)
+        );
+        let states = self
+            .configurations
+            .iter()
+            .map(|found| format!("it may have held {}", show_state(found.state, name)));
+        let states: BTreeSet<String> = states.collect();
+        let open = self.open.iter().filter(|other| **other != number);
+        let open = open.filter_map(|number| self.operations.get(*number));
+        let open = open.map(|operation| format!("at the same time: {}", operation.show(name)));
+        let details = states.into_iter().chain(open).collect();
+        let finding = Finding::new(Anomaly::NotLinearizable, returned.return_ns, message);
+        Verdict::Not(Box::new(finding.with(details)))
     }
 
     fn returned(&mut self, number: usize) -> Result<(), End> {
@@ -245,7 +267,7 @@ impl<'a> Search<'a> {
 }
 
 /// The state after an action; `None` when it cannot take effect, or need not.
-fn apply(action: Action, state: Option<u64>, is_spare: bool) -> Option<Option<u64>> {
+fn apply(action: Action, state: State, is_spare: bool) -> Option<State> {
     match action {
         Action::Put(value) => Some(Some(value)),
         Action::Get(_) => None,
@@ -277,7 +299,7 @@ mod tests {
     }
 
     fn judge(operations: &[Operation]) -> bool {
-        match check("k", operations) {
+        match check("k", operations, &|value| value.to_string()) {
             Verdict::Linearizable => true,
             Verdict::Not(_) => false,
             Verdict::Undecided => panic!("undecided"),

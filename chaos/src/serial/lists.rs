@@ -54,7 +54,7 @@ impl<'a> Lists<'a> {
         for op in &txn.ops {
             match op {
                 MicroOp::Append { key, value } => {
-                    accesses.entry(*key).or_default().own.push(*value)
+                    accesses.entry(*key).or_default().own.push(*value);
                 }
                 MicroOp::ReadList {
                     key,
@@ -97,9 +97,9 @@ impl<'a> Lists<'a> {
     /// Notes which values were read.
     pub(super) fn see(&self, known: &mut Known<'_>) {
         for (key, list) in &self.0 {
-            list.order.iter().for_each(|value| known.see(*key, *value));
-            for (_, read) in list.strays() {
-                read.iter().for_each(|value| known.see(*key, *value));
+            let strays = list.strays().flat_map(|(_, read)| read);
+            for value in list.order.iter().chain(strays) {
+                known.see(*key, *value);
             }
         }
     }
@@ -147,7 +147,7 @@ impl<'a> List<'a> {
     }
 
     fn check(&self, key: u64, known: &Known<'_>) -> Vec<Finding> {
-        let mut wrong = self.check_elements(key, (self.reader(), self.order), known);
+        let mut wrong = Self::check_elements(key, (self.reader(), self.order), known);
         if let Some((number, read)) = self.strays().next() {
             let message = format!("key {key} was read as {read:?} and as {:?}", self.order);
             wrong.push(known.finding(
@@ -155,7 +155,7 @@ impl<'a> List<'a> {
                 &[number, self.reader()],
                 message,
             ));
-            wrong.extend(self.check_elements(key, (number, read), known));
+            wrong.extend(Self::check_elements(key, (number, read), known));
         }
         wrong.extend(self.check_ends(key, known));
         wrong.extend(self.check_lost(key, known));
@@ -164,7 +164,6 @@ impl<'a> List<'a> {
 
     /// Elements that nobody wrote, that stand twice, or that were taken back.
     fn check_elements(
-        &self,
         key: u64,
         (reader, read): (usize, &[u64]),
         known: &Known<'_>,
