@@ -48,6 +48,8 @@ pub struct Core {
     pub(crate) disk_full: bool,
     /// A write failed: nothing is served any more.
     poisoned: bool,
+    /// Groups of other cores, and the nodes that were said to lead them.
+    pub(crate) home_leaders: BTreeMap<GroupId, NodeId>,
 }
 
 impl Core {
@@ -85,6 +87,7 @@ impl Core {
             seed_checked: false,
             disk_full: false,
             poisoned: false,
+            home_leaders: BTreeMap::new(),
         };
         core.open_groups(now)?;
         Ok(core)
@@ -227,6 +230,10 @@ impl Core {
             return;
         };
         group.exchange_role(change);
+        self.reset_leases(id, out);
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
         if change == RoleChange::Lost {
             let reads = group.fail_reads();
             let leader = group.leader();
@@ -370,11 +377,12 @@ impl Core {
                 self.active.insert(id);
             }
             for outcome in settled.outcomes {
-                self.outcome(outcome, out);
+                self.outcome(now, outcome, out);
             }
             for ticket in settled.reads {
-                self.release(ticket, out);
+                self.release(now, ticket, out);
             }
+            self.offer_freed(now, id, out);
             self.after_raft(id, out);
             self.with_exchange(now, id, out, Group::exchange_flush);
         }
@@ -388,13 +396,21 @@ impl Core {
         for waiter in self.waiting.all() {
             Self::answer(waiter.origin, Err(Error::Poisoned), out);
         }
+        let groups = self.groups.values_mut();
+        for waits in groups.flat_map(|group| group.leases.reset()) {
+            Self::answer(waits.origin, Err(Error::Poisoned), out);
+        }
     }
 
-    fn outcome(&mut self, outcome: Outcome, out: &mut Outputs) {
+    fn outcome(&mut self, now: Now, outcome: Outcome, out: &mut Outputs) {
         let (waiter, result) = match outcome {
             Outcome::Control(waiter, result) => (waiter, result),
             Outcome::Write(waiter, op_id, outcome) => {
                 (waiter, crate::route::written(op_id, outcome, self.zone()))
+            }
+            Outcome::Lease(waiter, outcome) => {
+                self.lease_outcome(now, waiter, outcome, out);
+                return;
             }
         };
         if waiter.node != self.config.node || waiter.boot != self.boot {

@@ -33,6 +33,8 @@ mod group;
 pub mod ids;
 mod images;
 pub mod keys;
+pub mod lease;
+mod leasing;
 pub mod limits;
 pub mod message;
 pub mod output;

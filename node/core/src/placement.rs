@@ -194,6 +194,9 @@ impl Core {
         for waiter in self.waiting.writes_in(id) {
             Self::answer(waiter.origin, Err(waiter.what.unseen()), out);
         }
+        for waits in group.leases.reset() {
+            Self::answer(waits.origin, Err(Error::KeyspaceNotFound), out);
+        }
         for ticket in group.fail_reads() {
             if let Some(waiter) = self.waiting.take(ticket) {
                 Self::answer(waiter.origin, Err(Error::KeyspaceNotFound), out);

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Catalog;
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
+use crate::keys::LeaseRecord;
+use crate::lease::{Holding, LeaseAcquire, LeaseRef};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
@@ -59,6 +61,29 @@ pub enum Request {
         /// The view.
         view: OpenView,
     },
+    /// Takes a lease, or waits for it until shortly before the deadline.
+    LeaseAcquire(LeaseAcquire),
+    /// Gives a lease its full time again, from now on. Writes nothing.
+    LeaseRenew {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The lease.
+        lease: LeaseRef,
+    },
+    /// Gives a lease up.
+    LeaseEnd {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The lease.
+        lease: LeaseRef,
+    },
+    /// A put whose version vanishes with a lease.
+    LeasedWrite {
+        /// The lease.
+        lease: LeaseRef,
+        /// The write.
+        write: Write,
+    },
 }
 
 impl Request {
@@ -75,7 +100,8 @@ impl Request {
                 Query::Scan { shard, .. }
                 | Query::Digest { shard }
                 | Query::Range { shard, .. }
-                | Query::Validate { shard, .. } => *shard,
+                | Query::Validate { shard, .. }
+                | Query::Leases { shard, .. } => *shard,
             },
             Self::Lag { shard, .. } => *shard,
             Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
@@ -85,6 +111,11 @@ impl Request {
             | Self::ViewOpen { .. }
             | Self::ViewClose { .. }
             | Self::Groups => ShardId(0),
+            Self::LeaseAcquire(acquire) => of(acquire.keyspace, &acquire.name),
+            Self::LeaseRenew { keyspace, lease } | Self::LeaseEnd { keyspace, lease } => {
+                of(*keyspace, &lease.name)
+            }
+            Self::LeasedWrite { write, .. } => of(write.keyspace, &write.key),
         }
     }
 }
@@ -185,6 +216,13 @@ pub enum Query {
         /// The comparisons.
         compare: Vec<Compare>,
     },
+    /// What is known of leases of one shard: answered with [`Answer::Leases`].
+    Leases {
+        /// The shard of the names.
+        shard: ShardId,
+        /// The names.
+        names: Vec<Bytes>,
+    },
 }
 
 /// Which keys a scan answers.
@@ -230,6 +268,8 @@ pub enum Answer {
     },
     /// Whether all comparisons hold.
     Holds(bool),
+    /// Per name, the lease that stands.
+    Leases(Vec<Option<LeaseRecord>>),
 }
 
 /// A digest of a shard; shards add up to the keyspace by [`ShardDigest::add`].
@@ -276,6 +316,10 @@ pub enum Response {
     ViewOpened(OpenView),
     /// The view is closed, or never was.
     ViewClosed,
+    /// The lease stands and has its full time from now on.
+    LeaseHeld(Holding),
+    /// The lease is given up.
+    LeaseEnded,
 }
 
 /// The acknowledgement of a write.

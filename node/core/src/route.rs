@@ -25,10 +25,10 @@ use crate::waiting::{Origin, Waiter, What};
 const REINCARNATE_MS: u64 = 1_000;
 
 /// A request on its way to a group.
-struct Routed {
-    origin: Origin,
-    deadline_ns: u64,
-    group: GroupId,
+pub(crate) struct Routed {
+    pub(crate) origin: Origin,
+    pub(crate) deadline_ns: u64,
+    pub(crate) group: GroupId,
 }
 
 impl Core {
@@ -61,6 +61,11 @@ impl Core {
             Request::Write(write) => self.group_for(write.keyspace, &write.key),
             Request::Read(read) => self.group_for_read(read),
             Request::Lag { keyspace, shard } => self.group_at(*keyspace, *shard),
+            Request::LeaseAcquire(acquire) => self.group_for(acquire.keyspace, &acquire.name),
+            Request::LeaseRenew { keyspace, lease } | Request::LeaseEnd { keyspace, lease } => {
+                self.group_for(*keyspace, &lease.name)
+            }
+            Request::LeasedWrite { write, .. } => self.group_for(write.keyspace, &write.key),
             Request::KeyspaceCreate { .. }
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
@@ -108,7 +113,8 @@ impl Core {
             Query::Scan { shard, .. }
             | Query::Digest { shard }
             | Query::Range { shard, .. }
-            | Query::Validate { shard, .. } => self.group_at(read.keyspace, *shard),
+            | Query::Validate { shard, .. }
+            | Query::Leases { shard, .. } => self.group_at(read.keyspace, *shard),
         }
     }
 
@@ -175,6 +181,12 @@ impl Core {
                 };
                 self.control(&routed, op, out);
             }
+            Request::LeaseAcquire(acquire) => self.lease_acquire(routed, acquire, out),
+            Request::LeaseRenew { lease, .. } => self.lease_renew(&routed, lease, out),
+            Request::LeaseEnd { lease, .. } => self.lease_end(now, &routed, lease, out),
+            Request::LeasedWrite { lease, write } => {
+                self.leased_write(routed, (lease, write), out);
+            }
             Request::Groups
             | Request::Transact(_)
             | Request::ViewOpen { .. }
@@ -183,16 +195,8 @@ impl Core {
     }
 
     fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
-        if let Err(error) = self.check_write(&write) {
+        if let Err(error) = self.check_writable(&routed, &write) {
             Self::answer(routed.origin, Err(error), out);
-            return;
-        }
-        if self
-            .groups
-            .get(&routed.group)
-            .is_some_and(Group::quarantined)
-        {
-            Self::answer(routed.origin, Err(Error::Quarantined), out);
             return;
         }
         let what = What::Write(routed.group, write.op_id);
@@ -208,6 +212,16 @@ impl Core {
             waiter: self.proposer(ticket),
         });
         self.queue(routed.group, |group| group.enqueue(op));
+    }
+
+    /// Whether a write may be proposed.
+    pub(crate) fn check_writable(&self, routed: &Routed, write: &Write) -> Result<(), Error> {
+        self.check_write(write)?;
+        let group = self.groups.get(&routed.group);
+        if group.is_some_and(Group::quarantined) {
+            return Err(Error::Quarantined);
+        }
+        Ok(())
     }
 
     fn check_write(&self, write: &Write) -> Result<(), Error> {
@@ -269,7 +283,12 @@ impl Core {
         }
     }
 
-    fn ticket(&mut self, routed: &Routed, what: What, out: &mut Outputs) -> Option<RequestId> {
+    pub(crate) fn ticket(
+        &mut self,
+        routed: &Routed,
+        what: What,
+        out: &mut Outputs,
+    ) -> Option<RequestId> {
         let waiter = Waiter {
             origin: routed.origin,
             deadline_ns: routed.deadline_ns,
@@ -315,7 +334,11 @@ impl Core {
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => What::Control,
             Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
-            Request::Read(_)
+            Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
+            Request::LeasedWrite { write, .. } => What::ForwardedWrite(write.op_id),
+            Request::LeaseEnd { .. } => What::Control,
+            Request::LeaseRenew { .. }
+            | Request::Read(_)
             | Request::Lag { .. }
             | Request::Groups
             | Request::ViewOpen { .. }
@@ -393,7 +416,12 @@ impl Core {
             What::ForwardedWrite(_) | What::ForwardedRead | What::Control => {
                 Self::answer(waiter.origin, result, out);
             }
-            What::Write(..) | What::Read(_) => {}
+            What::LeaseCheck(check) => self.leases_checked(*check, result),
+            What::Write(..)
+            | What::Read(_)
+            | What::Acquire(..)
+            | What::Renew(..)
+            | What::EndLease(_) => {}
         }
     }
 
@@ -406,12 +434,23 @@ impl Core {
     }
 
     /// A linearizable read may be served.
-    pub(crate) fn release(&mut self, ticket: RequestId, out: &mut Outputs) {
+    pub(crate) fn release(&mut self, now: Now, ticket: RequestId, out: &mut Outputs) {
         let Some(waiter) = self.waiting.take(ticket) else {
             return;
         };
-        if let What::Read(read) = &waiter.what {
-            self.serve(waiter.origin, read, out);
+        match waiter.what {
+            What::Read(read) => self.serve(waiter.origin, &read, out),
+            What::Renew(group, lease) => {
+                let renewed = self.renewed(now, group, &lease);
+                Self::answer(waiter.origin, renewed, out);
+            }
+            What::LeaseCheck(check) => self.check_leases(*check),
+            What::Write(..)
+            | What::Control
+            | What::ForwardedWrite(_)
+            | What::ForwardedRead
+            | What::Acquire(..)
+            | What::EndLease(_) => {}
         }
     }
 
@@ -510,6 +549,7 @@ pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Resul
         WriteOutcome::VersionMismatch { found } => Err(Error::VersionMismatch { found }),
         WriteOutcome::OutcomeUnknown => Err(Error::OutcomeUnknown { op_id }),
         WriteOutcome::OpIdReused => Err(Error::OpIdReused { op_id }),
+        WriteOutcome::LeaseNotFound => Err(Error::LeaseNotFound),
         WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
             siblings,
             limit: SIBLINGS_MAX,

@@ -9,6 +9,8 @@ use meridian_causal::OpId;
 
 use crate::error::{EffectOf, Error};
 use crate::ids::{GroupId, NodeId, RequestId};
+use crate::lease::{LeaseAcquire, LeaseRef};
+use crate::leasing::LeaseCheck;
 use crate::limits::WAITING_MAX;
 use crate::request::Read;
 use crate::time::Now;
@@ -37,6 +39,14 @@ pub(crate) enum What {
     ForwardedWrite(OpId),
     /// Another node's answer to anything that changes nothing.
     ForwardedRead,
+    /// The commit of an acquisition in a group.
+    Acquire(GroupId, Box<LeaseAcquire>),
+    /// A read index in a group, for a renewal.
+    Renew(GroupId, LeaseRef),
+    /// The commit of a lease's end in a group.
+    EndLease(GroupId),
+    /// What another shard says of leases.
+    LeaseCheck(Box<LeaseCheck>),
 }
 
 /// A request that waits.
@@ -74,9 +84,17 @@ impl Waiting {
         self.extract(|waiter| waiter.deadline_ns <= now.mono_ns)
     }
 
-    /// The writes that wait in a group.
+    /// The writes and changes of leases that wait in a group.
     pub(crate) fn writes_in(&mut self, group: GroupId) -> Vec<Waiter> {
-        self.extract(|waiter| matches!(&waiter.what, What::Write(of, _) if *of == group))
+        self.extract(|waiter| match &waiter.what {
+            What::Write(of, _) | What::Acquire(of, _) | What::EndLease(of) => *of == group,
+            What::Read(_)
+            | What::Control
+            | What::ForwardedWrite(_)
+            | What::ForwardedRead
+            | What::Renew(..)
+            | What::LeaseCheck(_) => false,
+        })
     }
 
     /// Everything.
@@ -105,11 +123,16 @@ impl What {
             Self::Write(_, op_id) | Self::ForwardedWrite(op_id) => {
                 Error::OutcomeUnknown { op_id: *op_id }
             }
-            Self::Read(_) | Self::ForwardedRead => Error::DeadlineExceeded {
-                effect: EffectOf::None,
-            },
-            Self::Control => Error::DeadlineExceeded {
+            Self::Read(_) | Self::ForwardedRead | Self::Renew(..) | Self::LeaseCheck(_) => {
+                Error::DeadlineExceeded {
+                    effect: EffectOf::None,
+                }
+            }
+            Self::Control | Self::EndLease(_) => Error::DeadlineExceeded {
                 effect: EffectOf::Unknown,
+            },
+            Self::Acquire(_, acquire) => Error::OutcomeUnknown {
+                op_id: acquire.op_id,
             },
         }
     }

@@ -282,6 +282,14 @@ impl Group {
                         });
                     }
                 }
+                let leases = applied.leases.into_iter();
+                self.outcomes
+                    .extend(leases.map(|(waiter, outcome)| Outcome::Lease(waiter, outcome)));
+                if self.leads() {
+                    for change in applied.lease_changes {
+                        self.leases.changed(change, context.now);
+                    }
+                }
                 let left = applied.reincarnated.then_some(before);
                 if left.is_some() {
                     self.life = Life::anew();
@@ -393,7 +401,9 @@ impl Group {
 
 fn waiter_of(op: &Op) -> Option<Waiter> {
     match op {
-        Op::Write(write) => Some(write.waiter),
+        Op::Write(write) | Op::LeasedWrite { write, .. } => Some(write.waiter),
+        Op::LeaseAcquire(acquire) => Some(acquire.waiter),
+        Op::LeaseEnd { waiter, .. } => *waiter,
         Op::Merge { .. }
         | Op::CompareBegin { .. }
         | Op::CompareJoin { .. }
@@ -402,6 +412,8 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::DropTombstones { .. }
         | Op::EvictOpIds { .. }
         | Op::Quarantine { .. }
-        | Op::TakeIncarnation { .. } => None,
+        | Op::TakeIncarnation { .. }
+        | Op::LeaseGone { .. }
+        | Op::Expire { .. } => None,
     }
 }

@@ -12,7 +12,9 @@
 
 mod catalog;
 mod conflict;
+mod expiry;
 mod identity;
+mod lease;
 mod op_id;
 mod op_order;
 mod outbox;
@@ -25,7 +27,9 @@ pub mod raft_log;
 
 pub use catalog::CatalogKey;
 pub use conflict::ConflictKey;
+pub use expiry::ExpiryKey;
 pub use identity::{NodeIdentity, NodeIdentityKey};
+pub use lease::{LeaseKey, LeaseRecord, LeasedKey};
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
 pub use outbox::{OutboxKey, OutboxRecord};
@@ -66,12 +70,14 @@ pub enum Kind {
     Displaced = 0x10,
     /// Reserved: keys by log index of their last change.
     ChangeIndex = 0x11,
-    /// Reserved: leases of clients.
+    /// A lease that stands: rest is its name.
     Lease = 0x12,
-    /// Reserved: versions by time of expiry.
+    /// A key holds a version that expires: rest is the time, then the key.
     Expiry = 0x13,
     /// Reserved: prepared writes of transactions.
     Intent = 0x14,
+    /// A key is attached to a lease: rest is the lease's name and token, then the key.
+    LeasedKey = 0x16,
     /// An effect kept for other zones: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
@@ -82,7 +88,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -97,6 +103,7 @@ impl Kind {
         Self::Lease,
         Self::Expiry,
         Self::Intent,
+        Self::LeasedKey,
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
@@ -181,12 +188,15 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 6] = [
+const SHARD_STATE: [Kind; 9] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Tombstone,
     Kind::OpId,
     Kind::OpOrder,
+    Kind::Lease,
+    Kind::Expiry,
+    Kind::LeasedKey,
     Kind::Outbox,
 ];
 

@@ -17,7 +17,9 @@
 //! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), then the files named after tables.
 
 pub mod compare;
+pub mod expiry;
 pub mod garbage;
+pub mod leases;
 pub mod op_ids;
 pub mod outbox;
 pub mod versions;
@@ -39,6 +41,7 @@ use crate::config::PlantedBugs;
 use crate::error::Error;
 use crate::ids::GroupId;
 use crate::keys::ShardMetaKey;
+use crate::lease::{LeaseChange, LeaseOutcome};
 use crate::record::Header;
 use crate::workspace::Workspace;
 
@@ -67,6 +70,10 @@ pub struct Applied {
     pub compare_changed: bool,
     /// The group goes on under another incarnation.
     pub reincarnated: bool,
+    /// What became of each operation on a lease that somebody waits for.
+    pub leases: Vec<(Waiter, LeaseOutcome)>,
+    /// Leases that came or went, in order.
+    pub lease_changes: Vec<LeaseChange>,
 }
 
 impl Shard {
@@ -198,6 +205,11 @@ impl Step<'_, '_, '_> {
                 Ok(())
             }
             Op::TakeIncarnation { old, new } => self.take_incarnation(*old, *new),
+            Op::LeaseAcquire(acquire) => self.lease_acquire(acquire),
+            Op::LeaseEnd { leases, waiter } => self.lease_end(leases, *waiter),
+            Op::LeasedWrite { lease, home, write } => self.leased_write((lease, *home), write),
+            Op::LeaseGone { lease } => self.lease_gone(lease),
+            Op::Expire { keys } => self.expire(keys),
         }
     }
 }

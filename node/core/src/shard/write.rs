@@ -74,7 +74,7 @@ impl Step<'_, '_, '_> {
         replaced
     }
 
-    fn next_dot(&mut self) -> Dot {
+    pub(super) fn next_dot(&mut self) -> Dot {
         let own = self.meta.incarnation;
         let counter = self.meta.received.get(own).checked_add(1);
         #[expect(
