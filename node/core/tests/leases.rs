@@ -314,8 +314,8 @@ fn one_that_has_waited_too_long_is_told_so_without_effect() {
     let mut world = World::new();
     let lease = world.held("a", 1);
     let node = world.leader("a");
-    let waiting = world.acquire(node, "a", 2, 700);
-    world.run(800);
+    let waiting = world.acquire(node, "a", 2, 1_000);
+    world.run(950);
     assert_eq!(world.answer(waiting), Some(Err(Error::LeaseHeld)));
     let renewed = world.renew(node, &lease);
     assert_eq!(world.granted(renewed), lease);

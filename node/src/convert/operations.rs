@@ -10,6 +10,7 @@ use meridian_core::request::{Query, Read, ReadLevel, Request, Write};
 use meridian_proto::kv::v1 as kv;
 
 use super::failure::Failure;
+use super::leases;
 use crate::limits::{OP_ID_AHEAD_MS_MAX, SESSION_SIZE_BYTES_MAX};
 
 /// The keyspace an operation is for, and what its tokens are bound to.
@@ -86,11 +87,10 @@ impl<'a> Scope<'a> {
                 VALUE_SIZE_BYTES_MAX,
             ));
         }
-        if put.ttl_ms > 0 {
-            return Err(Failure::expiry_unsupported());
-        }
         let intent = put.intent();
-        self.write(
+        let expires_at_ms = (put.ttl_ms > 0).then(|| self.wall_ms.saturating_add(put.ttl_ms));
+        let lease = put.lease.map(leases::lease_from_wire).transpose()?;
+        let prepared = self.write(
             WriteParts {
                 key: put.key,
                 content: Content::Value(put.value),
@@ -100,9 +100,14 @@ impl<'a> Scope<'a> {
                 op_id: put.op_id,
                 session: put.session,
                 expected: put.expected,
+                expires_at_ms,
             },
             fresh,
-        )
+        )?;
+        Ok(match lease {
+            Some(lease) => prepared.attached_to(lease),
+            None => prepared,
+        })
     }
 
     /// A delete.
@@ -122,6 +127,7 @@ impl<'a> Scope<'a> {
                 op_id: delete.op_id,
                 session: delete.session,
                 expected: delete.expected,
+                expires_at_ms: None,
             },
             fresh,
         )
@@ -141,7 +147,7 @@ impl<'a> Scope<'a> {
                 content: parts.content,
                 intent,
                 op_id,
-                expires_at_ms: None,
+                expires_at_ms: parts.expires_at_ms,
             }),
             key: parts.key,
             session: parts.session,
@@ -150,7 +156,7 @@ impl<'a> Scope<'a> {
         })
     }
 
-    fn op_id(
+    pub(super) fn op_id(
         &self,
         given: Option<kv::OpId>,
         fresh: impl FnOnce() -> u128,
@@ -234,6 +240,7 @@ struct WriteParts {
     op_id: Option<kv::OpId>,
     session: Bytes,
     expected: Bytes,
+    expires_at_ms: Option<u64>,
 }
 
 fn op_id_from_wire(op_id: &kv::OpId) -> Result<OpId, Failure> {

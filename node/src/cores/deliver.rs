@@ -87,7 +87,7 @@ impl CoreThread {
             return;
         }
         match &released.query {
-            Query::Get { .. } | Query::Examine { .. } => {
+            Query::Get { .. } | Query::Examine { .. } | Query::Leases { .. } => {
                 let answer = read::serve(&*self.engine, released.keyspace, shards, &released.query);
                 self.finish(
                     touched,
@@ -162,7 +162,9 @@ impl CoreThread {
                 | Response::Lag(_)
                 | Response::Groups(_)
                 | Response::ViewOpened(_)
-                | Response::ViewClosed,
+                | Response::ViewClosed
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded,
             )
             | Err(_) => None,
         }

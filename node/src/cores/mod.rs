@@ -49,7 +49,7 @@ impl Submission {
     /// Bytes of the key and the value.
     fn bytes(&self) -> usize {
         let value = match &self.request {
-            Request::Write(write) => write.content.value().map_or(0, bytes::Bytes::len),
+            Request::Write(write) | Request::LeasedWrite { write, .. } => write.content.value().map_or(0, bytes::Bytes::len),
             Request::Transact(transaction) => transactions::size_bytes(transaction),
             Request::Read(_)
             | Request::KeyspaceCreate { .. }
@@ -58,6 +58,9 @@ impl Submission {
             | Request::Lag { .. }
             | Request::ViewOpen { .. }
             | Request::ViewClose { .. }
+            | Request::LeaseAcquire(_)
+            | Request::LeaseRenew { .. }
+            | Request::LeaseEnd { .. }
             | Request::Groups => 0,
         };
         self.ticket.key.len() + value

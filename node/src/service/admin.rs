@@ -58,7 +58,9 @@ impl AdminService {
             | CoreResponse::Groups(_)
             | CoreResponse::Transacted(_)
             | CoreResponse::ViewOpened(_)
-            | CoreResponse::ViewClosed => Err(Failure::unexpected_answer()),
+            | CoreResponse::ViewClosed
+            | CoreResponse::LeaseHeld(_)
+            | CoreResponse::LeaseEnded => Err(Failure::unexpected_answer()),
         }
     }
 

@@ -200,7 +200,8 @@ impl KvService {
                     | Answer::Digest(_)
                     | Answer::Examined { .. }
                     | Answer::Range { .. }
-                    | Answer::Holds(_),
+                    | Answer::Holds(_)
+                    | Answer::Leases(_),
                 )
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
@@ -209,7 +210,9 @@ impl KvService {
                 | Response::Groups(_)
                 | Response::Transacted(_)
                 | Response::ViewOpened(_)
-                | Response::ViewClosed => return Err(Failure::unexpected_answer()),
+                | Response::ViewClosed
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded => return Err(Failure::unexpected_answer()),
             }
         }
         let (keys, mut next) = merge_pages(pages, plan.limit);

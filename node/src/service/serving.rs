@@ -167,11 +167,14 @@ impl KvService {
                 | Answer::Digest(_)
                 | Answer::Examined { .. }
                 | Answer::Range { .. }
-                | Answer::Holds(_),
+                | Answer::Holds(_)
+                | Answer::Leases(_),
             )
             | Response::Transacted(_)
             | Response::ViewOpened(_)
             | Response::ViewClosed
+            | Response::LeaseHeld(_)
+            | Response::LeaseEnded
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)
@@ -182,7 +185,7 @@ impl KvService {
 
 /// An id for the write of a client that gave none. Without entropy every such write would look like a retry of the
 /// last one, so the time stands in.
-fn fresh_id() -> u128 {
+pub(super) fn fresh_id() -> u128 {
     let mut bytes = [0; 16];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u128::from_be_bytes(bytes),
