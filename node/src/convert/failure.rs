@@ -59,7 +59,7 @@ impl Failure {
         self
     }
 
-    fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.0.metadata.insert(name.to_owned(), value.to_string());
         self
     }
@@ -105,10 +105,6 @@ impl Failure {
             format!("mode {mode} is not offered"),
         )
         .with("mode", mode)
-    }
-
-    pub(crate) fn not_offered(what: &str) -> Self {
-        Self::invalid("INVALID_ARGUMENT", format!("{what} are not offered"))
     }
 
     pub(crate) fn keyspace_not_found(name: &str) -> Self {

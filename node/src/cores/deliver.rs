@@ -15,7 +15,7 @@ use super::route;
 use super::thread::CoreThread;
 
 impl CoreThread {
-    /// Hands messages to their links. They may leave before the write they came with.
+    /// Hands messages to their links, or to other cores of the node. They may leave before the write they came with.
     pub(super) fn deliver_messages(&mut self) {
         if self.out.messages.is_empty() {
             return;
@@ -26,6 +26,11 @@ impl CoreThread {
                 .entry(node)
                 .or_default()
                 .push(route::outgoing(message, self.index));
+        }
+        if let Some(own) = by_node.remove(&self.shared.node)
+            && let Some(cores) = self.cores.upgrade()
+        {
+            cores.loop_back(own);
         }
         for (node, messages) in by_node {
             self.links.send(node, messages);

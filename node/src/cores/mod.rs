@@ -6,9 +6,11 @@
 //!
 //! Invariants: every request that is submitted is answered exactly once; what waits in front of a core is bounded.
 //!
-//! Read `thread` for the loop, `deliver` for what comes out, `replies` for where answers go.
+//! Read `thread` for the loop, `deliver` for what comes out, `replies` for where answers go, `own` for what cores of the
+//! node say to one another.
 
 mod deliver;
+mod own;
 pub(crate) mod replies;
 mod route;
 mod stall;

@@ -15,7 +15,7 @@ const BASE: usize = 64;
 /// What an effect takes beside its key and value.
 const EFFECT_BASE: usize = 96;
 
-pub(super) fn weight(message: &PeerMessage) -> usize {
+pub(crate) fn weight(message: &PeerMessage) -> usize {
     let body = match message {
         PeerMessage::Raft { group: _, message } => {
             let entries = message
