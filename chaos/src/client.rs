@@ -256,7 +256,9 @@ impl Client {
                 | Response::Groups(_)
                 | Response::Transacted(_)
                 | Response::ViewOpened(_)
-                | Response::ViewClosed,
+                | Response::ViewClosed
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded,
             ) => Verdict::Done(Outcome::Info),
             Err(error) => {
                 running.may_have_effect |= is_write && error.effect() != EffectOf::None;

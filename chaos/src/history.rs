@@ -241,7 +241,11 @@ fn output(operation: &Operation) -> Option<String> {
             ))
         }
         Outcome::Read(
-            Answer::Digest(_) | Answer::Examined { .. } | Answer::Range { .. } | Answer::Holds(_),
+            Answer::Digest(_)
+            | Answer::Examined { .. }
+            | Answer::Range { .. }
+            | Answer::Holds(_)
+            | Answer::Leases(_),
         ) => None,
         Outcome::Read(Answer::Key(_) | Answer::Page { .. }) => {
             let sets = operation.found();

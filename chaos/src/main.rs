@@ -38,6 +38,13 @@ enum Command {
     /// Kill real processes under load.
     #[cfg(feature = "local")]
     Local(meridian_chaos::local::LocalArgs),
+    /// Let processes contend for a lease, pause some that hold it, and judge who acted under which token.
+    #[cfg(feature = "local")]
+    Locks(meridian_chaos::local::locks::LocksArgs),
+    /// One of the processes that contend.
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    Contend(meridian_chaos::local::locks::ContendArgs),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +155,10 @@ fn main() -> ExitCode {
         Command::Swarm(swarm) => Ok(run_swarm(&swarm)),
         #[cfg(feature = "local")]
         Command::Local(args) => return meridian_chaos::local::main(&args),
+        #[cfg(feature = "local")]
+        Command::Locks(args) => return meridian_chaos::local::locks::main(&args),
+        #[cfg(feature = "local")]
+        Command::Contend(args) => return meridian_chaos::local::locks::contend(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ mod args;
 pub mod cluster;
 pub mod ends;
 pub mod ledger;
+pub mod locks;
 pub mod lossy;
 pub mod plan;
 pub mod process;

@@ -85,6 +85,7 @@ impl Step<'_, '_, '_> {
     }
 
     /// A version of `key` has expired: what is to be told of it is told here.
+    #[expect(clippy::unused_self, reason = "who is told will stand in the step")]
     const fn expired(&self, _key: &Bytes, _dot: Dot) {}
 
     /// Whether a prepared transaction has locked the key: nothing but the transaction may change it then. No transaction
