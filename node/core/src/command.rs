@@ -364,10 +364,6 @@ mod tests {
     }
 
     fn every_op(key: &Bytes, counter: u64) -> Vec<Op> {
-        let lease = LeaseRef {
-            name: key.clone(),
-            token: counter,
-        };
         let incarnation = Incarnation::new(ZoneId(2), counter);
         let dot = Dot::new(incarnation, counter.max(1));
         let snapshot = VersionVector::from_iter([(incarnation, counter.max(1))]);
@@ -382,7 +378,7 @@ mod tests {
             transaction: Some(TransactionTag { id: 1, parts: 2 }),
         };
         let (from, to, states) = (key.clone(), Bytes::new(), vec![(key.clone(), key.clone())]);
-        vec![
+        [
             write(key.clone(), None, WriteIntent::Blind),
             write(
                 key.clone(),
@@ -428,6 +424,18 @@ mod tests {
                 old: incarnation,
                 new: incarnation,
             },
+        ]
+        .into_iter()
+        .chain(lease_ops(key, counter, dot))
+        .collect()
+    }
+
+    fn lease_ops(key: &Bytes, counter: u64, dot: Dot) -> Vec<Op> {
+        let lease = LeaseRef {
+            name: key.clone(),
+            token: counter,
+        };
+        vec![
             Op::LeaseAcquire(AcquireOp {
                 name: key.clone(),
                 ttl_ms: counter,

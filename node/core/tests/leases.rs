@@ -235,10 +235,11 @@ impl World {
 
     fn is_live(&self, node: usize, key: &str) -> bool {
         let query = Query::Get { key: text(key) };
-        match serve(&*self.engines[node], KeyspaceId::DEFAULT, SHARDS, &query).unwrap() {
-            Answer::Key(set) => set.has_live(),
-            other => panic!("{other:?}"),
-        }
+        let answer = serve(&*self.engines[node], KeyspaceId::DEFAULT, SHARDS, &query).unwrap();
+        let Answer::Key(set) = answer else {
+            panic!("another answer: {answer:?}")
+        };
+        set.has_live()
     }
 
     fn cut(&mut self, node: usize) {
@@ -414,28 +415,20 @@ fn a_version_past_its_time_is_gone_on_every_node() {
 #[test]
 fn a_request_that_makes_no_sense_is_refused_before_anything_is_begun() {
     let mut world = World::new();
-    let node = world.leader("a");
-    let acquire = |name: Bytes, ttl_ms| {
-        Request::LeaseAcquire(LeaseAcquire {
+    for (name, ttl_ms) in [
+        ("a".to_owned(), 0),
+        ("a".to_owned(), u64::MAX),
+        (String::new(), 1_000),
+        ("a".repeat(2_000), 1_000),
+    ] {
+        let node = world.leader(&name);
+        let request = Request::LeaseAcquire(LeaseAcquire {
             keyspace: KeyspaceId::DEFAULT,
-            name,
+            name: text(&name),
             ttl_ms,
             op_id: OpId { stamp_ms: 1, id: 1 },
             wait: false,
-        })
-    };
-    for request in [
-        acquire(text("a"), 0),
-        acquire(text("a"), u64::MAX),
-        acquire(Bytes::new(), 1_000),
-        acquire(Bytes::from(vec![b'a'; 2_000]), 1_000),
-    ] {
-        let node = match &request {
-            Request::LeaseAcquire(acquire) => {
-                world.leader(std::str::from_utf8(&acquire.name).unwrap())
-            }
-            _ => node,
-        };
+        });
         let asked = world.ask(node, request, 1_000);
         let answer = world.answer(asked);
         assert!(

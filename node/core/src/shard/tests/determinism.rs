@@ -12,6 +12,40 @@ fn lease(token: u64) -> LeaseRef {
     }
 }
 
+/// An operation on a lease, or an expiry.
+fn lease_or_expiry(what: u8, key: Bytes, n: u64, more: u8) -> Op {
+    match what % 12 {
+        8 => Op::LeaseAcquire(AcquireOp {
+            name: bytes("lease"),
+            ttl_ms: 100,
+            owner: u128::from(more % 3),
+            waiter: Waiter::default(),
+        }),
+        9 => Op::LeaseEnd {
+            leases: vec![lease(u64::from(more % 4))],
+            waiter: None,
+        },
+        10 => Op::LeasedWrite {
+            lease: lease(u64::from(more % 4)),
+            home: more % 2 == 0,
+            write: WriteOp {
+                key,
+                content: value("leased"),
+                intent: WriteIntent::Blind,
+                op_id: OpId {
+                    stamp_ms: n,
+                    id: u128::from(n) << 32,
+                },
+                expires_at_ms: None,
+                waiter: Waiter::default(),
+            },
+        },
+        _ => Op::Expire {
+            keys: vec![(key, (1..n).map(|n| Dot::new(incarnation(1), n)).collect())],
+        },
+    }
+}
+
 /// Commands that touch every table, from numbers.
 fn commands(seeds: &[(u8, u8, u8)]) -> Vec<Command> {
     let mut other = Zone::new(2);
@@ -39,37 +73,7 @@ fn commands(seeds: &[(u8, u8, u8)]) -> Vec<Command> {
                 expires_at_ms: (more % 5 == 0).then_some(n + 3),
                 waiter: Waiter::default(),
             }),
-            8 => Op::LeaseAcquire(AcquireOp {
-                name: bytes("lease"),
-                ttl_ms: 100,
-                owner: u128::from(more % 3),
-                waiter: Waiter::default(),
-            }),
-            9 => Op::LeaseEnd {
-                leases: vec![lease(u64::from(more % 4))],
-                waiter: None,
-            },
-            10 => Op::LeasedWrite {
-                lease: lease(u64::from(more % 4)),
-                home: more % 2 == 0,
-                write: WriteOp {
-                    key: bytes(&key),
-                    content: value("leased"),
-                    intent: WriteIntent::Blind,
-                    op_id: OpId {
-                        stamp_ms: n,
-                        id: u128::from(n) << 32,
-                    },
-                    expires_at_ms: None,
-                    waiter: Waiter::default(),
-                },
-            },
-            11 => Op::Expire {
-                keys: vec![(
-                    bytes(&key),
-                    (1..n).map(|n| Dot::new(incarnation(1), n)).collect(),
-                )],
-            },
+            8..=11 => lease_or_expiry(*what, bytes(&key), n, *more),
             4 | 5 => {
                 other.put(&key, "other");
                 let effects = other.outbox(incarnation(2), sent);

@@ -14,10 +14,11 @@ impl Zone {
             expires_at_ms: Some(expires_at_ms),
             waiter: Waiter::default(),
         };
-        match self.entry(vec![Op::Write(op)]).outcomes.pop().unwrap().2 {
-            WriteOutcome::Written { dot, .. } => dot,
-            other => panic!("not written: {other:?}"),
-        }
+        let outcome = self.entry(vec![Op::Write(op)]).outcomes.pop().unwrap().2;
+        let WriteOutcome::Written { dot, .. } = outcome else {
+            panic!("not written: {outcome:?}")
+        };
+        dot
     }
 
     /// What a leader whose clock shows `now_ms` does.

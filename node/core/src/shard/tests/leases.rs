@@ -17,10 +17,11 @@ impl Zone {
     }
 
     fn granted(&mut self, name: &str, owner: u128) -> LeaseRef {
-        match self.acquire(name, owner) {
-            LeaseOutcome::Granted(holding) => holding.lease,
-            other => panic!("not granted: {other:?}"),
-        }
+        let outcome = self.acquire(name, owner);
+        let LeaseOutcome::Granted(holding) = outcome else {
+            panic!("not granted: {outcome:?}")
+        };
+        holding.lease
     }
 
     fn end(&mut self, lease: &LeaseRef) -> LeaseOutcome {
