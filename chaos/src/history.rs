@@ -25,6 +25,8 @@ pub enum Action {
         intent: WriteIntent,
         /// Its op id.
         op_id: OpId,
+        /// How long after its stamp it expires.
+        ttl_ms: Option<u64>,
     },
     /// A read of one key.
     Get {
