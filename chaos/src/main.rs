@@ -48,6 +48,13 @@ enum Command {
     Bank(meridian_chaos::local::BankArgs),
     /// Judge a history.
     Check(Check),
+    /// Let processes contend for a lease, pause some that hold it, and judge who acted under which token.
+    #[cfg(feature = "local")]
+    Locks(meridian_chaos::local::locks::LocksArgs),
+    /// One of the processes that contend.
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    Contend(meridian_chaos::local::locks::ContendArgs),
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +184,10 @@ fn main() -> ExitCode {
         Command::Drive(args) => return meridian_chaos::drive::main(&args),
         #[cfg(feature = "local")]
         Command::Bank(args) => return meridian_chaos::local::bank_main(&args),
+        #[cfg(feature = "local")]
+        Command::Locks(args) => return meridian_chaos::local::locks::main(&args),
+        #[cfg(feature = "local")]
+        Command::Contend(args) => return meridian_chaos::local::locks::contend(&args),
         Command::Check(check) => return check_file(&check.file, check.workload),
     };
     match result {

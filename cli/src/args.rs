@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use meridian_client::{Context, OpId, ReadLevel, WriteLevel};
+use meridian_client::{Context, LeaseRef, OpId, ReadLevel, WriteLevel};
 
 use crate::commands::txn::TxnArgs;
 use crate::parse;
@@ -72,7 +72,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Store a value
-    Put(PutArgs),
+    Put(Box<PutArgs>),
     /// Read a key with all its siblings
     Get(GetArgs),
     /// Remove a key
@@ -103,6 +103,11 @@ pub(crate) enum ClusterCommand {
     Fault(FaultCommand),
     /// Ask every node whether it serves
     Health,
+    /// Run a command while holding a lease
+    Lock(LockArgs),
+    /// Take, renew, end and show leases
+    #[command(subcommand)]
+    Lease(LeaseCommand),
 }
 
 /// A key.
@@ -158,8 +163,56 @@ pub(crate) struct PutArgs {
     /// The value expires after this long
     #[arg(long, value_parser = parse::timeout)]
     pub(crate) ttl: Option<Duration>,
+    /// The value vanishes with this lease
+    #[arg(long, value_name = "NAME:TOKEN", value_parser = parse::lease)]
+    pub(crate) lease: Option<LeaseRef>,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
+}
+
+/// How a lease is taken.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// The lease's name
+    pub(crate) name: OsString,
+    /// How long it stands when it is not renewed
+    #[arg(long, default_value = "10s", value_parser = parse::timeout)]
+    pub(crate) ttl: Duration,
+    /// How long to wait while another holds it; 0s: not at all
+    #[arg(long, default_value = "30s", value_parser = parse::duration)]
+    pub(crate) wait: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LockArgs {
+    #[command(flatten)]
+    pub(crate) hold: HoldArgs,
+    /// The command and its arguments. It finds the lease in KV_LOCK_NAME and KV_LOCK_TOKEN
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// Take a lease; it ends when it is not renewed
+    Acquire(HoldArgs),
+    /// Give a lease its full time again
+    Renew {
+        /// The lease
+        #[arg(value_name = "NAME:TOKEN", value_parser = parse::lease)]
+        lease: LeaseRef,
+    },
+    /// Give a lease up
+    End {
+        /// The lease
+        #[arg(value_name = "NAME:TOKEN", value_parser = parse::lease)]
+        lease: LeaseRef,
+    },
+    /// Show who holds a lease
+    Show {
+        /// Its name
+        name: OsString,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -492,6 +545,13 @@ mod tests {
             "completions bash",
             "profile use p",
             "--session token get k --level session",
+            "lock n -- sleep 1",
+            "lock n --ttl 2s --wait 0s -- sh -c 'exit 3'",
+            "lease acquire n --ttl 1s --wait 5s",
+            "lease renew n:5",
+            "lease end a:b:5",
+            "lease show n",
+            "put k v --ttl 10m --lease n:5",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -531,6 +591,12 @@ mod tests {
             "demo --nodes 0",
             "import f --in-flight 0",
             "--timeout 0s status",
+            "lock n",
+            "lock n sleep 1",
+            "lock n --ttl 0s -- true",
+            "lease renew n",
+            "lease end n:x",
+            "put k v --lease n",
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.use_stderr(), "{line}");

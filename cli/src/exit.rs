@@ -68,6 +68,11 @@ impl Failure {
         Self::Said(UNAVAILABLE)
     }
 
+    /// A command that ran under a lease was killed in the middle: what it did is not known. It was reported.
+    pub(crate) const fn lock_lost() -> Self {
+        Self::Said(OUTCOME_UNKNOWN)
+    }
+
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::{
-    Error, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WriteLevel, Written,
+    Error, LeaseRef, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WriteLevel,
+    Written,
 };
 use serde_json::{Map, Value, json};
 
@@ -165,6 +166,17 @@ pub(crate) fn written(written: &Written) -> Value {
         "session": session(&written.session),
     });
     with_key(&written.key, rest)
+}
+
+pub(crate) fn lease(lease: &LeaseRef, ttl: Duration, acquired_at_ms: Option<u64>) -> Value {
+    let mut object = Map::new();
+    set_bytes(&mut object, "name", &lease.name);
+    object.insert("token".to_owned(), lease.token.into());
+    object.insert("ttl_ms".to_owned(), millis(ttl).into());
+    if let Some(acquired_at_ms) = acquired_at_ms {
+        object.insert("acquired_at".to_owned(), time(acquired_at_ms).into());
+    }
+    Value::Object(object)
 }
 
 pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {

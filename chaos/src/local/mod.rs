@@ -16,6 +16,7 @@ mod bank;
 pub mod cluster;
 pub mod ends;
 pub mod ledger;
+pub mod locks;
 pub mod lossy;
 pub mod plan;
 pub mod process;

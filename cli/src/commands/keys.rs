@@ -20,6 +20,7 @@ pub(crate) async fn put(app: &mut App<'_>, args: PutArgs) -> Outcome {
     let session = Session::of(&app.settings)?;
     let mut options = write_options(&args.write, &session);
     options.ttl = args.ttl;
+    options.lease = args.lease;
     let written = app.client().await?.put(key, value, &options).await?;
     acknowledge(app, &written, &session)
 }
@@ -46,6 +47,7 @@ fn write_options(args: &WriteArgs, session: &Session) -> WriteOptions {
         level: args.write_level.unwrap_or_default(),
         op_id: args.op_id,
         ttl: None,
+        lease: None,
         session: session.token.clone(),
     }
 }

@@ -4,7 +4,7 @@
 
 mod transactions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Output, Stdio};
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// What the node keeps.
 #[derive(Default)]
@@ -33,6 +34,8 @@ pub(crate) struct Kept {
     pub(crate) unknown: bool,
     pub(crate) views_open: usize,
     counter: u64,
+    /// The lease that stands, if one does.
+    pub(crate) lease: Option<kv::LeaseRef>,
 }
 
 #[derive(Clone)]
@@ -237,6 +240,12 @@ fn refusal(key: &[u8]) -> kv::Error {
     }
 }
 
+fn lease_error(code: tonic::Code, reason: &str) -> Status {
+    let effect = HashMap::from([("effect".to_owned(), "none".to_owned())]);
+    let details = ErrorDetails::with_error_info(reason, "meridian", effect);
+    Status::with_error_details(code, "the lease", details)
+}
+
 type Unary<T> = Result<Response<T>, Status>;
 type Answering<'a, T> = Pin<Box<dyn Future<Output = Unary<T>> + Send + 'a>>;
 
@@ -282,8 +291,74 @@ impl Kv for Node {
         Ok(Response::new(kv::ViewCloseResponse {}))
     }
 
+    async fn hello(&self, _: Request<kv::HelloRequest>) -> Unary<kv::HelloResponse> {
+        Ok(Response::new(kv::HelloResponse {
+            stamp_ms: 1,
+            ..kv::HelloResponse::default()
+        }))
+    }
+
+    async fn lease_acquire(
+        &self,
+        request: Request<kv::LeaseAcquireRequest>,
+    ) -> Unary<kv::LeaseResponse> {
+        let asked = request.into_inner();
+        let mut kept = self.kept.lock().unwrap();
+        if kept.lease.is_some() {
+            return Err(lease_error(tonic::Code::Aborted, "LEASE_HELD"));
+        }
+        kept.counter += 1;
+        let lease = kv::LeaseRef {
+            name: asked.name,
+            token: kept.counter,
+        };
+        kept.lease = Some(lease.clone());
+        Ok(Response::new(kv::LeaseResponse {
+            lease: Some(lease),
+            ttl_ms: asked.ttl_ms,
+            ..kv::LeaseResponse::default()
+        }))
+    }
+
+    async fn lease_renew(
+        &self,
+        request: Request<kv::LeaseRenewRequest>,
+    ) -> Unary<kv::LeaseResponse> {
+        let asked = request.into_inner().lease;
+        let kept = self.kept.lock().unwrap();
+        if kept.lease != asked {
+            return Err(lease_error(tonic::Code::Aborted, "LEASE_LOST"));
+        }
+        Ok(Response::new(kv::LeaseResponse {
+            lease: asked,
+            ttl_ms: 10_000,
+            ..kv::LeaseResponse::default()
+        }))
+    }
+
+    async fn lease_end(
+        &self,
+        request: Request<kv::LeaseEndRequest>,
+    ) -> Unary<kv::LeaseEndResponse> {
+        let asked = request.into_inner().lease;
+        let mut kept = self.kept.lock().unwrap();
+        if kept.lease != asked {
+            return Err(lease_error(tonic::Code::Aborted, "LEASE_LOST"));
+        }
+        kept.lease = None;
+        Ok(Response::new(kv::LeaseEndResponse::default()))
+    }
+
+    async fn lease_get(&self, _: Request<kv::LeaseGetRequest>) -> Unary<kv::LeaseGetResponse> {
+        let kept = self.kept.lock().unwrap();
+        Ok(Response::new(kv::LeaseGetResponse {
+            lease: kept.lease.clone(),
+            ttl_ms: 10_000,
+            ..kv::LeaseGetResponse::default()
+        }))
+    }
+
     not_served! {
-        hello: kv::HelloRequest => kv::HelloResponse;
         get: kv::GetRequest => kv::GetResponse;
         put: kv::PutRequest => kv::WriteResponse;
         delete: kv::DeleteRequest => kv::WriteResponse;

@@ -97,12 +97,6 @@ impl Failure {
         .with("level", level)
     }
 
-    /// A time to live: versions do not expire in this release, and to store one that should is worse than to refuse it.
-    pub(crate) fn expiry_unsupported() -> Self {
-        let message = "a time to live is not offered".to_owned();
-        Self::refused("EXPIRY_UNSUPPORTED", Code::FailedPrecondition, message)
-    }
-
     /// A mode that is not built.
     pub(crate) fn mode_unsupported(mode: &str) -> Self {
         Self::refused(
@@ -194,6 +188,9 @@ impl Failure {
             | Error::NotAdmitted
             | Error::Conflict { .. }
             | Error::ViewLost
+            | Error::LeaseHeld
+            | Error::LeaseLost
+            | Error::LeaseNotFound
             | Error::Quarantined => failure,
         }
     }
@@ -267,8 +264,11 @@ const fn code(error: &Error) -> Code {
         | Error::Quarantined
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-        Error::VersionMismatch { .. } | Error::Conflict { .. } => Code::Aborted,
-        Error::TooManySiblings { .. } => Code::FailedPrecondition,
+        Error::VersionMismatch { .. }
+        | Error::Conflict { .. }
+        | Error::LeaseHeld
+        | Error::LeaseLost => Code::Aborted,
+        Error::TooManySiblings { .. } | Error::LeaseNotFound => Code::FailedPrecondition,
         Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
         Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {
             Code::InvalidArgument

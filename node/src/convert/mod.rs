@@ -9,6 +9,7 @@
 pub(crate) mod answers;
 mod exchange;
 pub(crate) mod failure;
+pub(crate) mod leases;
 pub(crate) mod operations;
 pub(crate) mod peer;
 mod raft;

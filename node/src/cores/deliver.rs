@@ -154,7 +154,9 @@ impl CoreThread {
                 | Response::Groups(_)
                 | Response::ViewOpened(_)
                 | Response::ViewClosed
-                | Response::Inner(_),
+                | Response::Inner(_)
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded,
             )
             | Err(_) => None,
         }
@@ -200,7 +202,7 @@ impl CoreThread {
 /// A query that reads a few keys: not worth another thread.
 fn is_short(query: &Query) -> bool {
     match query {
-        Query::Get { .. } | Query::Examine { .. } => true,
+        Query::Get { .. } | Query::Examine { .. } | Query::Leases { .. } => true,
         Query::Validate { compare, .. } => {
             compare.len() <= SHORT_COMPARISONS && compare.iter().all(|one| one.key().is_some())
         }

@@ -8,6 +8,7 @@
 mod admin;
 mod deadline;
 mod faults;
+mod lease;
 mod measures;
 mod operate;
 mod scan;

@@ -295,6 +295,48 @@ impl Kv for KvService {
             .map_err(|failure| failure.to_status())
     }
 
+    async fn lease_acquire(
+        &self,
+        request: Request<kv::LeaseAcquireRequest>,
+    ) -> Result<Response<kv::LeaseResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let held = self.acquire(request.into_inner(), patience).await;
+        held.map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn lease_renew(
+        &self,
+        request: Request<kv::LeaseRenewRequest>,
+    ) -> Result<Response<kv::LeaseResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let held = self.renew(request.into_inner(), patience).await;
+        held.map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn lease_end(
+        &self,
+        request: Request<kv::LeaseEndRequest>,
+    ) -> Result<Response<kv::LeaseEndResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let ended = self.end(request.into_inner(), patience).await;
+        ended
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn lease_get(
+        &self,
+        request: Request<kv::LeaseGetRequest>,
+    ) -> Result<Response<kv::LeaseGetResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let lease = self.show(request.into_inner(), patience).await;
+        lease
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
     async fn operate(
         &self,
         request: Request<Streaming<kv::OperateRequest>>,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod one_zone;
 #[cfg(test)]
 mod refusals;

@@ -13,8 +13,10 @@
 mod catalog;
 mod conflict;
 mod decision;
+mod expiry;
 mod identity;
 mod intent;
+mod lease;
 mod op_id;
 mod op_order;
 mod outbox;
@@ -28,8 +30,10 @@ pub mod raft_log;
 pub use catalog::CatalogKey;
 pub use conflict::ConflictKey;
 pub use decision::DecisionKey;
+pub use expiry::ExpiryKey;
 pub use identity::{NodeIdentity, NodeIdentityKey};
 pub use intent::IntentKey;
+pub use lease::{LeaseKey, LeaseRecord, LeasedKey};
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
 pub use outbox::{OutboxKey, OutboxRecord};
@@ -70,14 +74,16 @@ pub enum Kind {
     Displaced = 0x10,
     /// Reserved: keys by log index of their last change.
     ChangeIndex = 0x11,
-    /// Reserved: leases of clients.
+    /// A lease that stands: rest is its name.
     Lease = 0x12,
-    /// Reserved: versions by time of expiry.
+    /// A key holds a version that expires: rest is the time, then the key.
     Expiry = 0x13,
     /// A prepared part of a transaction: rest is its attempt.
     Intent = 0x14,
     /// A transaction decided here: rest is its attempt.
     Decision = 0x15,
+    /// A key is attached to a lease: rest is the lease's name and token, then the key.
+    LeasedKey = 0x16,
     /// An effect kept for other zones: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
@@ -88,7 +94,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -104,6 +110,7 @@ impl Kind {
         Self::Expiry,
         Self::Intent,
         Self::Decision,
+        Self::LeasedKey,
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
@@ -188,7 +195,7 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 8] = [
+const SHARD_STATE: [Kind; 11] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Tombstone,
@@ -196,6 +203,9 @@ const SHARD_STATE: [Kind; 8] = [
     Kind::OpOrder,
     Kind::Intent,
     Kind::Decision,
+    Kind::Lease,
+    Kind::Expiry,
+    Kind::LeasedKey,
     Kind::Outbox,
 ];
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::catalog::Catalog;
 use crate::command::Effect;
 use crate::ids::NodeId;
+use crate::lease::LeaseRef;
 use crate::record::Header;
 use crate::shard::ShardMeta;
 
@@ -192,6 +193,9 @@ proptest! {
         prop_assert!(within(TombstoneKey::encode(place, dot)) && within(OutboxKey::encode(place, dot)));
         prop_assert!(within(OpIdKey::encode(place, 7)) && within(OpOrderKey::encode(place, 7)));
         prop_assert!(within(ShardMetaKey::encode(group)));
+        let lease = LeaseRef { name: key.clone(), token: 1 };
+        prop_assert!(within(LeaseKey::encode(place, &key)) && within(LeasedKey::encode(place, &lease, &key)));
+        prop_assert!(within(ExpiryKey::encode(place, 1, &key)));
         let other_group = GroupId { epoch: group.epoch ^ 1, ..group };
         prop_assert!(!within(ShardMetaKey::encode(other_group)));
         prop_assert!(!within(RaftEntryKey::encode(group, 1)) && !within(RaftStateKey::encode(group)));
@@ -199,6 +203,47 @@ proptest! {
         prop_assert!(!within(VersionKey::encode(other_shard, &key)));
         prop_assert!(!within(CatalogKey::encode()) && !within(NodeIdentityKey::encode()));
         prop_assert!(ranges.is_sorted());
+    }
+
+    #[test]
+    fn a_lease_reads_back(place in any_place(), name in any_bytes(), token: u64, header in any_header()) {
+        let stored = LeaseKey::encode(place, &name);
+        let lease = LeaseRecord { token, ttl_ms: 5, owner: 6, acquired: header.hlc };
+        let record = LeaseKey::encode_record(header, &lease);
+        prop_assert_eq!(LeaseKey::name(&stored), Ok(&name[..]));
+        prop_assert_eq!(LeaseKey::decode_record(&stored, &record), Ok((header, lease)));
+        let (from, to) = LeaseKey::all(place);
+        prop_assert!(from <= stored && stored < to);
+        prop_assert!(LeaseKey::decode_record(&stored, &record[..record.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn an_attached_key_reads_back_and_lies_among_those_of_its_lease_only(
+        place in any_place(), name in any_bytes(), other in any_bytes(), token: u64, key in any_bytes(), header in any_header(),
+    ) {
+        let lease = LeaseRef { name, token };
+        let stored = LeasedKey::encode(place, &lease, &key);
+        let op_id = OpId { stamp_ms: 3, id: u128::MAX };
+        let record = LeasedKey::encode_record(header, op_id);
+        prop_assert_eq!(LeasedKey::parts(&stored), Ok((lease.clone(), &key[..])));
+        prop_assert_eq!(LeasedKey::decode_record(&stored, &record), Ok(op_id));
+        let within = |(from, to): (Vec<u8>, Vec<u8>)| from <= stored && stored < to;
+        prop_assert!(within(LeasedKey::range(place, &lease)) && within(LeasedKey::all(place)));
+        let foreign = LeaseRef { name: other, ..lease.clone() };
+        prop_assert!(foreign == lease || !within(LeasedKey::range(place, &foreign)));
+        let older = LeaseRef { token: token ^ 1, ..lease };
+        prop_assert!(!within(LeasedKey::range(place, &older)));
+    }
+
+    #[test]
+    fn an_expiry_reads_back_and_is_due_from_its_time_on(place in any_place(), at in 1..u64::MAX, key in any_bytes()) {
+        let stored = ExpiryKey::encode(place, at, &key);
+        prop_assert_eq!(ExpiryKey::parts(&stored), Ok((at, &key[..])));
+        let due = |now_ms| {
+            let (from, to) = ExpiryKey::due(place, now_ms);
+            from <= stored && stored < to
+        };
+        prop_assert!(due(at) && !due(at - 1));
     }
 
     #[test]
@@ -214,6 +259,10 @@ proptest! {
             ShardMetaKey::decode_record(&stored, &record).is_ok(),
             CatalogKey::decode_record(&stored, &record).is_ok(),
             RaftEntryKey::index(&stored).is_ok(),
+            LeaseKey::decode_record(&stored, &record).is_ok(),
+            LeasedKey::parts(&stored).is_ok(),
+            LeasedKey::decode_record(&stored, &record).is_ok(),
+            ExpiryKey::parts(&stored).is_ok(),
             describe(&stored),
         );
     }

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::ids::{KeyspaceId, ShardId};
 use crate::keys::{Place, VersionKey};
 use crate::request::{Answer, Query, ShardDigest};
-use crate::shard::versions;
+use crate::shard::{leases, versions};
 
 /// Answers a query of a keyspace that has `shards` shards.
 pub fn serve(
@@ -68,6 +68,11 @@ pub fn serve(
         Query::Validate { shard, compare } => {
             compare::all_hold(read, place(*shard), compare).map(Answer::Holds)
         }
+        Query::Leases { shard, names } => names
+            .iter()
+            .map(|name| leases::load(read, place(*shard), name))
+            .collect::<Result<_, _>>()
+            .map(Answer::Leases),
     }
 }
 

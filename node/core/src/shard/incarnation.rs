@@ -165,6 +165,8 @@ impl Step<'_, '_, '_> {
         let moved = totals.entered.saturating_sub(entered);
         totals.entered = entered;
         meta.outbox_bytes = meta.outbox_bytes.saturating_sub(moved);
+        // What the store handed out since the copy was made is not known: no token of it may come again.
+        meta.fencing = meta.fencing.max(self.header.hlc.wall_ms());
         self.applied.reincarnated = true;
         self.applied.compare_changed = true;
         // What this entry did under the old name is said under the new one.

@@ -1,12 +1,14 @@
 //! Damaged records are errors that name their key; and indexes say what records say.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use meridian_storage::{Batch, Read};
 
 use super::*;
 use crate::keys::{
-    self, ConflictKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey, TombstoneKey, VersionKey,
+    self, ConflictKey, ExpiryKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey, TombstoneKey,
+    VersionKey,
 };
 
 /// All records of a kind in the shard.
@@ -38,10 +40,14 @@ fn count(records: &[(Vec<u8>, Bytes)]) -> u64 {
 pub(super) fn check_indexes(zone: &Zone) {
     let versions = records(zone, Kind::Version);
     let (mut live, mut conflicts, mut tombstones) = (0, Vec::new(), Vec::new());
+    let mut expiries = BTreeSet::new();
     for (stored, record) in &versions {
         let (_, set) = VersionKey::decode_record(stored, record).unwrap();
         let key = VersionKey::user_key(stored).unwrap();
         live += u64::from(set.has_live());
+        let alive = set.siblings().iter().filter(|sibling| sibling.is_live());
+        let times = alive.filter_map(|sibling| sibling.expires_at_ms);
+        expiries.extend(times.map(|time| ExpiryKey::encode(PLACE, time, key)));
         if set.is_conflict() {
             conflicts.push(ConflictKey::encode(PLACE, key));
         }
@@ -79,6 +85,11 @@ pub(super) fn check_indexes(zone: &Zone) {
         (stored_tombstones, meta.tombstones),
         (tombstones.clone(), u64::try_from(tombstones.len()).unwrap())
     );
+    let stored_expiries: Vec<_> = records(zone, Kind::Expiry)
+        .into_iter()
+        .map(|(stored, _)| stored)
+        .collect();
+    assert_eq!(stored_expiries, expiries.into_iter().collect::<Vec<_>>());
     check_op_ids(zone);
     check_outbox(zone);
     assert!(meta.received.includes(&meta.dropped) && meta.received.includes(&meta.outbox_floor));
@@ -215,7 +226,7 @@ fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
         id: (1 << 64) + 1,
     };
     for (stored, known) in [
-        (ShardMetaKey::encode(group), 2),
+        (ShardMetaKey::encode(group), 3),
         (OpIdKey::encode(PLACE, id.id), 1),
     ] {
         let mut zone = full();
