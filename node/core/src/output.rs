@@ -58,6 +58,8 @@ pub struct Outputs {
     pub observations: Vec<Observation>,
     /// For the log.
     pub notices: Vec<Notice>,
+    /// Groups with changes that watchers have not been shown, once the turn is written.
+    pub changed: Vec<GroupId>,
 }
 
 /// A read that may be served from the engine from now on.

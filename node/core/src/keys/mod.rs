@@ -11,6 +11,7 @@
 //! * keys of a kind and shard are adjacent, and sort as their rest does.
 
 mod catalog;
+mod change;
 mod conflict;
 mod identity;
 mod op_id;
@@ -24,11 +25,12 @@ mod version;
 pub mod raft_log;
 
 pub use catalog::CatalogKey;
+pub use change::{ChangeKey, LocalChange};
 pub use conflict::ConflictKey;
 pub use identity::{NodeIdentity, NodeIdentityKey};
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
-pub use outbox::{OutboxKey, OutboxRecord};
+pub use outbox::{OutboxFrame, OutboxKey, OutboxRecord};
 pub use peer_stores::PeerStoreKey;
 pub use shard_meta::ShardMetaKey;
 pub use tombstone::TombstoneKey;
@@ -72,17 +74,19 @@ pub enum Kind {
     Expiry = 0x13,
     /// Reserved: prepared writes of transactions.
     Intent = 0x14,
-    /// An effect kept for other zones: rest is its dot.
+    /// An effect kept for other zones and for watchers: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
     RaftEntry = 0x81,
     /// What Raft must not forget: rest is zone and epoch.
     RaftState = 0x82,
+    /// A change that no effect tells of: rest is its number.
+    Change = 0x83,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -100,6 +104,7 @@ impl Kind {
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
+        Self::Change,
     ];
 
     /// Its number on disk.
@@ -181,13 +186,14 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 6] = [
+const SHARD_STATE: [Kind; 7] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Tombstone,
     Kind::OpId,
     Kind::OpOrder,
     Kind::Outbox,
+    Kind::Change,
 ];
 
 /// The ranges of a group's state, in key order: what a group image carries, and what installing one deletes first. The
