@@ -161,7 +161,11 @@ impl Shared {
                 }
                 match outcome {
                     Outcome::Get(get) => *found += u64::from(get.found),
-                    Outcome::Write(_) | Outcome::Scan(_) | Outcome::Error(_) => {}
+                    Outcome::Write(_)
+                    | Outcome::Scan(_)
+                    | Outcome::Transact(_)
+                    | Outcome::Validate(_)
+                    | Outcome::Error(_) => {}
                 }
             }
             Err(error) => *errors.entry(error.reason().to_owned()).or_default() += 1,

@@ -108,6 +108,10 @@ impl Plant {
             lose_sibling_in_merge: false,
             reply_before_durable: false,
             forget_op_ids_at_restart: false,
+            skip_range_validation: false,
+            decide_before_durable: false,
+            forget_locks_at_restart: false,
+            read_through_prepared: false,
         };
         match self {
             Self::LoseSibling => PlantedBugs {

@@ -11,6 +11,10 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     lose_sibling_in_merge: false,
     reply_before_durable: false,
     forget_op_ids_at_restart: false,
+    skip_range_validation: false,
+    decide_before_durable: false,
+    forget_locks_at_restart: false,
+    read_through_prepared: false,
 };
 
 fn report(seed: u64, topology: Topology, planted: PlantedBugs) -> Report {

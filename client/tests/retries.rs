@@ -47,7 +47,8 @@ fn op_id(operation: kv::operation::Operation) -> Option<kv::OpId> {
     match operation {
         Operation::Put(put) => put.op_id,
         Operation::Delete(delete) => delete.op_id,
-        Operation::Get(_) | Operation::Scan(_) => None,
+        Operation::Transact(transact) => transact.op_id,
+        Operation::Get(_) | Operation::Scan(_) | Operation::Validate(_) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub(crate) struct Calls {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cores: Arc<Cores>,
     pub(crate) links: Arc<Links>,
+    /// Varies the core that opens a view.
+    pub(crate) turn: AtomicUsize,
 }
 
 impl Calls {
@@ -56,6 +59,7 @@ impl Calls {
             session: Bytes::new(),
             level: ReadLevel::Linearizable,
             op_id: None,
+            action_keys: None,
         }
     }
 
@@ -82,6 +86,28 @@ impl Calls {
             .await
             .pop()
             .unwrap_or(Err(LATE))
+    }
+
+    /// Asks one core, whatever the shard.
+    pub(crate) async fn ask_core(
+        &self,
+        index: usize,
+        ask: Ask,
+        patience: Duration,
+    ) -> Result<Response, Error> {
+        let replies = Replies::new();
+        let ticket = self.ticket(&ask, 0, &replies, patience);
+        let request = ask.request;
+        self.cores
+            .submit_to(index, vec![Submission { request, ticket }]);
+        let done = self.gather(&replies, 1, patience).await;
+        in_order(done, 1).pop().unwrap_or(Err(LATE))
+    }
+
+    /// The cores in turn.
+    pub(crate) fn next_core(&self) -> usize {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        turn.checked_rem(self.cores.count()).unwrap_or(0)
     }
 
     /// Waits for `count` answers, a little past their deadline.

@@ -75,6 +75,9 @@ impl Node {
                 kv::outcome::Outcome::Write(kv::WriteResponse::default())
             }
             Operation::Scan(scan) => kv::outcome::Outcome::Scan(kept.scan(&scan)),
+            Operation::Transact(_) | Operation::Validate(_) => {
+                kv::outcome::Outcome::Error(refusal(b""))
+            }
         };
         kv::Outcome {
             id: operation.id,
@@ -127,7 +130,8 @@ impl Kept {
             kv::Intent::Blind
             | kv::Intent::Overwrite
             | kv::Intent::IfAbsent
-            | kv::Intent::IfContext => siblings.len(),
+            | kv::Intent::IfContext
+            | kv::Intent::IfValue => siblings.len(),
         };
         siblings.drain(..covered.min(siblings.len()));
         let dot = kv::Dot {
@@ -238,6 +242,9 @@ impl Kv for Node {
         batch_get: kv::BatchGetRequest => kv::BatchGetResponse;
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
+        transact: kv::TransactRequest => kv::TransactResponse;
+        view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
+        view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
     }
 }
 

@@ -153,6 +153,14 @@ fn serve(operation: &kv::Operation, node: Option<&str>) -> kv::outcome::Outcome 
             })
         }
         Operation::Scan(scan) => kv::outcome::Outcome::Scan(page_after(&scan.page_token)),
+        Operation::Transact(_) => kv::outcome::Outcome::Transact(kv::TransactResponse {
+            succeeded: true,
+            served_by,
+            ..kv::TransactResponse::default()
+        }),
+        Operation::Validate(_) => {
+            kv::outcome::Outcome::Validate(kv::ValidateResponse { holds: true })
+        }
     }
 }
 
@@ -214,6 +222,9 @@ impl Kv for Node {
         batch_get: kv::BatchGetRequest => kv::BatchGetResponse;
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
+        transact: kv::TransactRequest => kv::TransactResponse;
+        view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
+        view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
     }
 }
 

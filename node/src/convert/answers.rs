@@ -1,7 +1,7 @@
 //! What a core answered, in the words of the contract.
 
 use bytes::Bytes;
-use meridian_causal::{Dot, SiblingSet, Version, token};
+use meridian_causal::{Dot, OpId, SiblingSet, Version, ZoneId, token};
 use meridian_core::request::{ReadLevel, Receipt};
 use meridian_proto::kv::v1 as kv;
 
@@ -41,6 +41,7 @@ impl Scope<'_> {
             staleness_ms: 0,
             session: served.session,
             stamp_ms: served.stamp_ms,
+            stamp: Bytes::new(),
         }
     }
 
@@ -53,26 +54,35 @@ impl Scope<'_> {
     ) -> kv::WriteResponse {
         let context = token::seal(&self.token_key(), self.token_scope(), key, &receipt.context);
         kv::WriteResponse {
-            receipt: Some(kv::Receipt {
-                dot: Some(self.dot(receipt.dot)),
-                mode: self.keyspace.mode.name().to_owned(),
-                level: Some(kv::WriteLevel {
-                    kind: i32::from(kv::write_level::Kind::Zone),
-                    zones: 0,
-                }),
-                zones: receipt
-                    .zones
-                    .iter()
-                    .map(|zone| self.zone_name(*zone))
-                    .collect(),
-                degraded: false,
-                op_id: Some(op_id_to_wire(receipt.op_id)),
-            }),
+            receipt: Some(self.receipt(
+                Some(receipt.dot),
+                self.zone_names(&receipt.zones),
+                receipt.op_id,
+            )),
             context,
             session: served.session,
             served_by: served.by,
             stamp_ms: served.stamp_ms,
         }
+    }
+
+    /// The acknowledgement of one write.
+    pub(super) fn receipt(&self, dot: Option<Dot>, zones: Vec<String>, op_id: OpId) -> kv::Receipt {
+        kv::Receipt {
+            dot: dot.map(|dot| self.dot(dot)),
+            mode: self.keyspace.mode.name().to_owned(),
+            level: Some(kv::WriteLevel {
+                kind: i32::from(kv::write_level::Kind::Zone),
+                zones: 0,
+            }),
+            zones,
+            degraded: false,
+            op_id: Some(op_id_to_wire(op_id)),
+        }
+    }
+
+    pub(super) fn zone_names(&self, zones: &[ZoneId]) -> Vec<String> {
+        zones.iter().map(|zone| self.zone_name(*zone)).collect()
     }
 
     /// One key of a scan.
@@ -133,7 +143,7 @@ impl Scope<'_> {
         }
     }
 
-    fn zone_name(&self, zone: meridian_causal::ZoneId) -> String {
+    fn zone_name(&self, zone: ZoneId) -> String {
         self.catalog
             .zones
             .get(&zone)
@@ -145,7 +155,8 @@ impl Scope<'_> {
 /// The level that was served.
 pub(crate) fn read_level(level: ReadLevel) -> kv::ReadLevel {
     let kind = match level {
-        ReadLevel::Linearizable => kv::read_level::Kind::Linearizable,
+        // A view shows what was newest when it was opened.
+        ReadLevel::Linearizable | ReadLevel::View { .. } => kv::read_level::Kind::Linearizable,
         ReadLevel::Eventual => kv::read_level::Kind::Eventual,
     };
     kv::ReadLevel {

@@ -59,7 +59,7 @@ impl Failure {
         self
     }
 
-    fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.0.metadata.insert(name.to_owned(), value.to_string());
         self
     }
@@ -261,11 +261,13 @@ const fn effect_name(effect: EffectOf) -> &'static str {
 
 const fn code(error: &Error) -> Code {
     match error {
-        Error::NotLeader { .. } | Error::NoQuorum | Error::NotAdmitted | Error::Quarantined => {
-            Code::Unavailable
-        }
+        Error::NotLeader { .. }
+        | Error::NoQuorum
+        | Error::NotAdmitted
+        | Error::Quarantined
+        | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-        Error::VersionMismatch { .. } => Code::Aborted,
+        Error::VersionMismatch { .. } | Error::Conflict { .. } => Code::Aborted,
         Error::TooManySiblings { .. } => Code::FailedPrecondition,
         Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
         Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {

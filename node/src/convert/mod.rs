@@ -4,7 +4,7 @@
 //! or a typed error here, never a panic.
 //!
 //! Read `peer` for links between nodes, `operations` for what clients ask, `answers` for what they get, `failure` for
-//! why they do not.
+//! why they do not; `transactions` for transactions both ways, `views` for tokens of views.
 
 pub(crate) mod answers;
 mod exchange;
@@ -14,6 +14,8 @@ pub(crate) mod peer;
 mod raft;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transactions;
+pub(crate) mod views;
 pub(crate) mod wire;
 
 pub(crate) use failure::Failure;

@@ -10,6 +10,8 @@ use meridian_core::request::{Query, Read, ReadLevel, Request, Write};
 use meridian_proto::kv::v1 as kv;
 
 use super::failure::Failure;
+use super::transactions::ActionKeys;
+use super::views;
 use crate::limits::{OP_ID_AHEAD_MS_MAX, SESSION_SIZE_BYTES_MAX};
 
 /// The keyspace an operation is for, and what its tokens are bound to.
@@ -31,6 +33,8 @@ pub(crate) struct Prepared {
     pub(crate) level: ReadLevel,
     /// The op id of a write.
     pub(crate) op_id: Option<OpId>,
+    /// The keys of a transaction's actions.
+    pub(crate) action_keys: Option<Box<ActionKeys>>,
 }
 
 impl<'a> Scope<'a> {
@@ -54,12 +58,16 @@ impl<'a> Scope<'a> {
     pub(crate) fn get(&self, get: kv::Get) -> Result<Prepared, Failure> {
         check_key(&get.key)?;
         check_session(&get.session)?;
-        let level = read_level(get.level)?;
-        let query = Query::Get {
-            key: get.key.clone(),
+        let shard = self.keyspace.shard_of(&get.key);
+        let level = self.level_of_get(&get, shard)?;
+        let key = get.key.clone();
+        let query = if get.stamped {
+            Query::Examine { key }
+        } else {
+            Query::Get { key }
         };
         Ok(Prepared {
-            shard: self.keyspace.shard_of(&get.key),
+            shard,
             request: Request::Read(Read {
                 keyspace: self.keyspace.id,
                 level,
@@ -69,7 +77,20 @@ impl<'a> Scope<'a> {
             session: get.session,
             level,
             op_id: None,
+            action_keys: None,
         })
+    }
+
+    /// What a read of `shard` is to reflect: a view if one is named.
+    fn level_of_get(&self, get: &kv::Get, shard: ShardId) -> Result<ReadLevel, Failure> {
+        if get.view.is_empty() {
+            let level = read_level(get.level)?;
+            check_stamped(get.stamped, level)?;
+            return Ok(level);
+        }
+        let level = views::level_of(&self.view(&get.view)?, shard)?;
+        check_stamped(get.stamped, level)?;
+        Ok(level)
     }
 
     /// A put. `fresh` makes an op id for a client that gave none.
@@ -78,14 +99,7 @@ impl<'a> Scope<'a> {
         put: kv::Put,
         fresh: impl FnOnce() -> u128,
     ) -> Result<Prepared, Failure> {
-        if put.value.len() > VALUE_SIZE_BYTES_MAX {
-            return Err(Failure::too_large(
-                "VALUE_TOO_LARGE",
-                "value",
-                put.value.len(),
-                VALUE_SIZE_BYTES_MAX,
-            ));
-        }
+        check_value(&put.value)?;
         if put.ttl_ms > 0 {
             return Err(Failure::expiry_unsupported());
         }
@@ -147,10 +161,11 @@ impl<'a> Scope<'a> {
             session: parts.session,
             level: ReadLevel::Linearizable,
             op_id: Some(op_id),
+            action_keys: None,
         })
     }
 
-    fn op_id(
+    pub(super) fn op_id(
         &self,
         given: Option<kv::OpId>,
         fresh: impl FnOnce() -> u128,
@@ -172,7 +187,7 @@ impl<'a> Scope<'a> {
         Ok(op_id)
     }
 
-    fn intent(
+    pub(super) fn intent(
         &self,
         key: &[u8],
         intent: kv::Intent,
@@ -186,6 +201,12 @@ impl<'a> Scope<'a> {
                 "a context is given and the intent uses none",
             ));
         }
+        if intent != kv::Intent::IfValue && !expected.is_empty() {
+            return Err(Failure::invalid(
+                "INVALID_ARGUMENT",
+                "an expected value is given and the intent uses none",
+            ));
+        }
         Ok(match intent {
             kv::Intent::Blind => WriteIntent::Blind,
             kv::Intent::Overwrite => WriteIntent::Overwrite,
@@ -197,7 +218,7 @@ impl<'a> Scope<'a> {
     }
 
     /// The context a client hands back; the empty token is the empty context.
-    fn open(&self, key: &[u8], context: &[u8]) -> Result<CausalContext, Failure> {
+    pub(super) fn open(&self, key: &[u8], context: &[u8]) -> Result<CausalContext, Failure> {
         if context.is_empty() {
             return Ok(CausalContext::new());
         }
@@ -260,6 +281,31 @@ pub(crate) fn check_key(key: &[u8]) -> Result<(), Failure> {
             KEY_SIZE_BYTES_MAX,
         )),
         _ => Ok(()),
+    }
+}
+
+/// A value that may be stored.
+pub(crate) fn check_value(value: &[u8]) -> Result<(), Failure> {
+    if value.len() > VALUE_SIZE_BYTES_MAX {
+        return Err(Failure::too_large(
+            "VALUE_TOO_LARGE",
+            "value",
+            value.len(),
+            VALUE_SIZE_BYTES_MAX,
+        ));
+    }
+    Ok(())
+}
+
+/// Stamps are given for what is newest only: a transaction that compares them could not commit otherwise.
+pub(crate) fn check_stamped(stamped: bool, level: ReadLevel) -> Result<(), Failure> {
+    match level {
+        ReadLevel::Linearizable => Ok(()),
+        ReadLevel::Eventual | ReadLevel::View { .. } if !stamped => Ok(()),
+        ReadLevel::Eventual | ReadLevel::View { .. } => Err(Failure::invalid(
+            "INVALID_ARGUMENT",
+            "stamps are given at the level linearizable only",
+        )),
     }
 }
 

@@ -7,7 +7,7 @@ use meridian_core::error::Error;
 use meridian_core::ids::NodeId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::{Notice, ReleasedRead};
-use meridian_core::request::{Query, Response};
+use meridian_core::request::{Query, ReadLevel, Response};
 use meridian_core::{Outputs, read};
 
 use super::replies::{Done, Replies, Ticket};
@@ -15,7 +15,7 @@ use super::route;
 use super::thread::CoreThread;
 
 impl CoreThread {
-    /// Hands messages to their links. They may leave before the write they came with.
+    /// Hands messages to their links, or to other cores of the node. They may leave before the write they came with.
     pub(super) fn deliver_messages(&mut self) {
         if self.out.messages.is_empty() {
             return;
@@ -26,6 +26,11 @@ impl CoreThread {
                 .entry(node)
                 .or_default()
                 .push(route::outgoing(message, self.index));
+        }
+        if let Some(own) = by_node.remove(&self.shared.node)
+            && let Some(cores) = self.cores.upgrade()
+        {
+            cores.loop_back(own);
         }
         for (node, messages) in by_node {
             self.links.send(node, messages);
@@ -87,7 +92,7 @@ impl CoreThread {
             return;
         }
         match &released.query {
-            Query::Get { .. } => {
+            Query::Get { .. } | Query::Examine { .. } => {
                 let answer = read::serve(&*self.engine, released.keyspace, shards, &released.query);
                 self.finish(
                     touched,
@@ -98,7 +103,10 @@ impl CoreThread {
                     },
                 );
             }
-            Query::Scan { .. } | Query::Digest { .. } => {
+            Query::Scan { .. }
+            | Query::Digest { .. }
+            | Query::Range { .. }
+            | Query::Validate { .. } => {
                 self.serve_from_view(ticket, released, shards);
             }
         }
@@ -139,22 +147,27 @@ impl CoreThread {
         }
     }
 
-    /// The leader that answered in our place, as far as it is known. Reads of our own are released instead.
+    /// The node that answered in our place, as far as it is known: the leader, or whoever holds the view. Reads of our own are released instead.
     fn answered_elsewhere(
         &self,
         ticket: &Ticket,
         result: &Result<Response, Error>,
     ) -> Option<NodeId> {
+        let pin = match ticket.level {
+            ReadLevel::View { node, .. } => Some(node),
+            ReadLevel::Linearizable | ReadLevel::Eventual => None,
+        };
         match result {
-            Ok(Response::Written(_) | Response::Read(_)) => self
-                .shared
-                .leader_of(ticket.keyspace, ticket.shard)
+            Ok(Response::Written(_) | Response::Read(_) | Response::Transacted(_)) => pin
+                .or_else(|| self.shared.leader_of(ticket.keyspace, ticket.shard))
                 .filter(|node| *node != self.shared.node),
             Ok(
                 Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
                 | Response::Lag(_)
-                | Response::Groups(_),
+                | Response::Groups(_)
+                | Response::ViewOpened(_)
+                | Response::ViewClosed,
             )
             | Err(_) => None,
         }

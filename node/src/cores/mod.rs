@@ -6,9 +6,11 @@
 //!
 //! Invariants: every request that is submitted is answered exactly once; what waits in front of a core is bounded.
 //!
-//! Read `thread` for the loop, `deliver` for what comes out, `replies` for where answers go.
+//! Read `thread` for the loop, `deliver` for what comes out, `replies` for where answers go, `own` for what cores of the
+//! node say to one another.
 
 mod deliver;
+mod own;
 pub(crate) mod replies;
 mod route;
 mod stall;
@@ -25,6 +27,7 @@ use meridian_core::ids::{NodeId, ShardId};
 use meridian_core::message::PeerMessage;
 use meridian_core::request::Request;
 
+use crate::convert::transactions;
 use crate::limits::{CORE_PEER_BYTES_MAX, CORE_REQUESTS_MAX, TURN_BYTES_MAX};
 use crate::shared::Shared;
 
@@ -49,11 +52,14 @@ impl Submission {
     fn bytes(&self) -> usize {
         let value = match &self.request {
             Request::Write(write) => write.content.value().map_or(0, bytes::Bytes::len),
+            Request::Transact(transaction) => transactions::size_bytes(transaction),
             Request::Read(_)
             | Request::KeyspaceCreate { .. }
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. }
             | Request::Lag { .. }
+            | Request::ViewOpen { .. }
+            | Request::ViewClose { .. }
             | Request::Groups => 0,
         };
         self.ticket.key.len() + value

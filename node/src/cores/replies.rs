@@ -11,6 +11,8 @@ use meridian_core::ids::{KeyspaceId, NodeId, ShardId};
 use meridian_core::request::{ReadLevel, Response};
 use tokio::sync::Notify;
 
+use crate::convert::transactions::ActionKeys;
+
 /// What a request is, for its answer and for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
@@ -20,6 +22,12 @@ pub(crate) enum Kind {
     Put,
     /// A delete.
     Delete,
+    /// A transaction.
+    Transact,
+    /// One shard's part of a validation.
+    Validate,
+    /// Opening or closing a view.
+    View,
     /// One shard's part of a scan.
     Page,
     /// One shard's part of a digest.
@@ -43,6 +51,8 @@ pub(crate) struct Ticket {
     pub(crate) session: Bytes,
     pub(crate) level: ReadLevel,
     pub(crate) op_id: Option<OpId>,
+    /// The keys of a transaction's actions.
+    pub(crate) action_keys: Option<Box<ActionKeys>>,
 }
 
 /// A request with its answer.

@@ -5,9 +5,9 @@
 //! effect. Any other failed write ends the node.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub(super) struct CoreThread {
     pub(super) depth: Arc<Depth>,
     /// The other cores of the node, to be told the catalog; only the first core has them.
     pub(super) others: Vec<std::sync::mpsc::Sender<Work>>,
+    /// The way to every core of the node, this one too. Weak, so that the threads end when nobody else holds it.
+    pub(super) cores: Weak<Cores>,
     pub(super) shared: Arc<Shared>,
     pub(super) links: Arc<Links>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -99,14 +101,15 @@ pub(crate) fn start(
         threads.push(open(config, engine, shared, links, (inbox, depth))?);
     }
     introduce(&mut threads, &inboxes);
+    let cores = Arc::new(Cores {
+        inboxes,
+        shared: Arc::clone(shared),
+    });
+    for thread in &mut threads {
+        thread.cores = Arc::downgrade(&cores);
+    }
     let handles = threads.into_iter().map(spawn).collect::<Result<_, _>>()?;
-    Ok((
-        Arc::new(Cores {
-            inboxes,
-            shared: Arc::clone(shared),
-        }),
-        handles,
-    ))
+    Ok((cores, handles))
 }
 
 fn open(
@@ -128,6 +131,7 @@ fn open(
         inbox,
         depth,
         others: Vec::new(),
+        cores: Weak::new(),
         shared: Arc::clone(shared),
         links: Arc::clone(links),
         runtime: tokio::runtime::Handle::current(),

@@ -17,6 +17,8 @@ mod outgoing;
 mod queue;
 mod weight;
 
+pub(crate) use weight::weight;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use meridian_causal::Content;
 use meridian_core::command::Effect;
 use meridian_core::message::{Exchange, Image, PeerMessage};
-use meridian_core::request::{Request, Response};
+use meridian_core::request::{Query, Request, Response};
+use meridian_core::transaction::ActionResult;
+
+use crate::convert::transactions;
 
 /// What any message takes beside its keys and values.
 const BASE: usize = 64;
@@ -12,7 +15,7 @@ const BASE: usize = 64;
 /// What an effect takes beside its key and value.
 const EFFECT_BASE: usize = 96;
 
-pub(super) fn weight(message: &PeerMessage) -> usize {
+pub(crate) fn weight(message: &PeerMessage) -> usize {
     let body = match message {
         PeerMessage::Raft { group: _, message } => {
             let entries = message
@@ -66,11 +69,21 @@ fn effect_weight(effect: &Effect) -> usize {
 fn request_weight(request: &Request) -> usize {
     match request {
         Request::Write(write) => write.key.len() + content(&write.content) + BASE,
-        Request::Read(_)
-        | Request::KeyspaceCreate { .. }
+        Request::Transact(transaction) => transactions::size_bytes(transaction) + BASE,
+        Request::Read(read) => match &read.query {
+            Query::Validate { compare, .. } => transactions::compare_bytes(compare) + BASE,
+            Query::Get { .. }
+            | Query::Scan { .. }
+            | Query::Digest { .. }
+            | Query::Examine { .. }
+            | Query::Range { .. } => BASE,
+        },
+        Request::KeyspaceCreate { .. }
         | Request::KeyspaceDelete { .. }
         | Request::Reincarnate { .. }
         | Request::Lag { .. }
+        | Request::ViewOpen { .. }
+        | Request::ViewClose { .. }
         | Request::Groups => BASE,
     }
 }
@@ -78,17 +91,27 @@ fn request_weight(request: &Request) -> usize {
 fn response_weight(response: &Response) -> usize {
     use meridian_core::request::Answer;
     match response {
-        Response::Read(Answer::Key(set)) => siblings(set),
-        Response::Read(Answer::Page { keys, .. }) => keys
+        Response::Read(Answer::Key(set) | Answer::Examined { set, .. }) => siblings(set),
+        Response::Read(Answer::Page { keys, .. } | Answer::Range { keys, .. }) => keys
             .iter()
             .map(|(key, set)| key.len() + siblings(set))
             .sum(),
-        Response::Read(Answer::Digest(_))
+        Response::Transacted(transacted) => transacted.results.iter().map(result_weight).sum(),
+        Response::Read(Answer::Digest(_) | Answer::Holds(_))
         | Response::Written(_)
         | Response::KeyspaceCreated(_)
         | Response::KeyspaceDeleted(_)
         | Response::Lag(_)
+        | Response::ViewOpened(_)
+        | Response::ViewClosed
         | Response::Groups(_) => BASE,
+    }
+}
+
+fn result_weight(result: &ActionResult) -> usize {
+    match result {
+        ActionResult::Got(set) => siblings(set) + BASE,
+        ActionResult::Written(_) => BASE,
     }
 }
 

@@ -244,7 +244,7 @@ impl Metrics {
         self.latency
             .get_or_create(&KindOnly { kind: name })
             .observe(took.as_secs_f64());
-        if outcome == "ok" && matches!(kind, Kind::Put | Kind::Delete) {
+        if outcome == "ok" && matches!(kind, Kind::Put | Kind::Delete | Kind::Transact) {
             self.commit.observe(took.as_secs_f64());
         }
     }
@@ -296,6 +296,9 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::Get => "get",
         Kind::Put => "put",
         Kind::Delete => "delete",
+        Kind::Transact => "transact",
+        Kind::Validate => "validate",
+        Kind::View => "view",
         Kind::Page => "scan",
         Kind::Digest => "digest",
         Kind::Admin => "admin",

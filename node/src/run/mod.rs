@@ -14,6 +14,7 @@ mod stop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -162,6 +163,7 @@ impl Node {
                 shared,
                 cores,
                 links,
+                turn: AtomicUsize::new(0),
             }),
             engine,
             threads,

@@ -55,7 +55,10 @@ impl AdminService {
             | CoreResponse::Written(_)
             | CoreResponse::Read(_)
             | CoreResponse::Lag(_)
-            | CoreResponse::Groups(_) => Err(Failure::unexpected_answer()),
+            | CoreResponse::Groups(_)
+            | CoreResponse::Transacted(_)
+            | CoreResponse::ViewOpened(_)
+            | CoreResponse::ViewClosed => Err(Failure::unexpected_answer()),
         }
     }
 

@@ -31,6 +31,11 @@ pub(super) fn of_call(metadata: &MetadataMap, default: Duration) -> Duration {
         .min(DEADLINE_MAX)
 }
 
+/// The time of a unary call that may say it in its message too: the shorter of both.
+pub(super) fn of_either(metadata: &MetadataMap, deadline_ms: u32) -> Duration {
+    of_call(metadata, DEADLINE_MAX).min(from_ms(deadline_ms))
+}
+
 /// At most eight digits and a unit.
 fn parse(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;

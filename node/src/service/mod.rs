@@ -3,7 +3,7 @@
 //! What it is not: nothing is stored or decided here. A call is checked, its operations go to the cores, and what they
 //! answer is worded by `convert`.
 //!
-//! Read `operate` for the stream, `unary` for single calls, `scan` for ranges, `admin` for operators.
+//! Read `operate` for the stream, `unary` for single calls, `scan` for ranges, `transact` for transactions and views, `admin` for operators.
 
 mod admin;
 mod deadline;
@@ -12,6 +12,7 @@ mod measures;
 mod operate;
 mod scan;
 mod serving;
+mod transact;
 mod unary;
 
 use std::sync::Arc;

@@ -14,10 +14,13 @@ use tokio::sync::{Notify, watch};
 use tonic::{Status, Streaming};
 
 use super::serving::{Form, Single, Slot, Worded};
+use super::transact::validation;
 use super::{KvService, deadline};
+use crate::calls::Ask;
 use crate::clock::wall_ms;
 use crate::convert::Failure;
 use crate::convert::operations::Scope;
+use crate::convert::transactions::ShardCompare;
 use crate::cores::Replies;
 use crate::limits::{ANSWER_BYTES_SOFT_MAX, BATCH_OPERATIONS_MAX, STREAM_IN_FLIGHT_MAX};
 use crate::task::AbortOnDrop;
@@ -145,11 +148,17 @@ impl KvService {
                 self.scan_apart(scope, scan, &slot, state);
                 return Ok(None);
             }
-            Some(Operation::Transact(_) | Operation::Validate(_)) => {
-                return Err(Failure::invalid(
-                    "INVALID_ARGUMENT",
-                    "transactions are not offered",
-                ));
+            Some(Operation::Transact(transact)) => Single::Transact(transact),
+            Some(Operation::Validate(validate)) => {
+                let mut parts = scope.validate(validate)?;
+                match (parts.pop(), parts.is_empty()) {
+                    (Some(only), true) => Single::Validate(only),
+                    (last, _) => {
+                        parts.extend(last);
+                        self.validate_apart(scope, parts, &slot, state);
+                        return Ok(None);
+                    }
+                }
             }
             None => {
                 return Err(Failure::invalid(
@@ -170,6 +179,32 @@ impl KvService {
                 Ok(page) => kv::Outcome {
                     id,
                     outcome: Some(kv::outcome::Outcome::Scan(page)),
+                },
+                Err(failure) => refused(id, failure),
+            };
+            state.answer(outcome);
+        });
+    }
+
+    /// Comparisons of many shards (or of none) wait for all of them, as scans do.
+    fn validate_apart(
+        &self,
+        scope: &Scope<'_>,
+        parts: Vec<ShardCompare>,
+        slot: &Slot<'_>,
+        state: &Arc<State>,
+    ) {
+        let asks = parts.into_iter().map(|part| validation(scope, part));
+        let asks: Vec<Ask> = asks.collect();
+        let (service, state) = (self.clone(), Arc::clone(state));
+        let (id, patience) = (slot.id, slot.patience);
+        tokio::spawn(async move {
+            let outcome = match service.all_hold(asks, patience).await {
+                Ok(holds) => kv::Outcome {
+                    id,
+                    outcome: Some(kv::outcome::Outcome::Validate(kv::ValidateResponse {
+                        holds,
+                    })),
                 },
                 Err(failure) => refused(id, failure),
             };
@@ -236,6 +271,8 @@ impl Answering {
                 let outcome = match self.service.word(&catalog, done, Form::Stream) {
                     Ok(Worded::Get(get)) => kv::outcome::Outcome::Get(get),
                     Ok(Worded::Write(write)) => kv::outcome::Outcome::Write(write),
+                    Ok(Worded::Transact(done)) => kv::outcome::Outcome::Transact(done),
+                    Ok(Worded::Validate(done)) => kv::outcome::Outcome::Validate(done),
                     Err(failure) => kv::outcome::Outcome::Error(failure.into_wire()),
                 };
                 self.backlog.push_back(kv::Outcome {

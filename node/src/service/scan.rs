@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meridian_core::ids::ShardId;
-use meridian_core::limits::SCAN_KEYS_MAX;
+use meridian_core::limits::{RANGE_KEYS_MAX, SCAN_KEYS_MAX};
 use meridian_core::read::merge_pages;
 use meridian_core::request::{Answer, Filter, Query, Read, ReadLevel, Request, Response};
+use meridian_core::transaction::OpenView;
 use meridian_proto::kv::v1 as kv;
 
 use super::KvService;
@@ -18,7 +19,9 @@ use crate::calls::Ask;
 use crate::clock::wall_ms;
 use crate::convert::Failure;
 use crate::convert::answers::read_level as level_to_wire;
-use crate::convert::operations::{Scope, check_session, read_level};
+use crate::convert::operations::{Scope, check_session, check_stamped, read_level};
+use crate::convert::transactions::stamps;
+use crate::convert::views;
 use crate::cores::Kind;
 use crate::limits::{ANSWER_BYTES_SOFT_MAX, SCAN_LIMIT_DEFAULT};
 
@@ -32,11 +35,58 @@ struct Plan {
     from: Bytes,
     to: Option<Bytes>,
     limit: usize,
-    level: ReadLevel,
+    source: Source,
     filter: Filter,
     keys_only: bool,
     /// What the page token is bound to.
     fingerprint: Fingerprint,
+}
+
+/// What is read.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The shards as they are, at this level.
+    Level(ReadLevel),
+    /// The shards as they are, with stamps.
+    Stamped,
+    /// An open view.
+    View(OpenView),
+}
+
+impl Source {
+    fn new(scope: &Scope<'_>, scan: &kv::Scan) -> Result<Self, Failure> {
+        if !scan.view.is_empty() {
+            let view = scope.view(&scan.view)?;
+            check_stamped(scan.stamped, views::level_of(&view, ShardId(0))?)?;
+            return Ok(Self::View(view));
+        }
+        let level = read_level(scan.level)?;
+        check_stamped(scan.stamped, level)?;
+        if !scan.stamped {
+            return Ok(Self::Level(level));
+        }
+        if scan.keys_only || scan.conflicts_only {
+            let message = "a stamped scan has all live keys with their values";
+            return Err(Failure::invalid("INVALID_ARGUMENT", message));
+        }
+        Ok(Self::Stamped)
+    }
+
+    fn level_of(&self, shard: ShardId) -> Result<ReadLevel, Failure> {
+        match self {
+            Self::Level(level) => Ok(*level),
+            Self::Stamped => Ok(ReadLevel::Linearizable),
+            Self::View(view) => views::level_of(view, shard),
+        }
+    }
+}
+
+/// What the shards answered, put together.
+#[derive(Debug, Default)]
+struct Merged {
+    entries: Vec<kv::Entry>,
+    next: Option<Bytes>,
+    range_stamps: Vec<kv::RangeStamp>,
 }
 
 /// A keyed hash that has taken in all of a scan but its position.
@@ -54,6 +104,10 @@ impl Fingerprint {
             hasher.update(part);
         }
         hasher.update(&[u8::from(scan.keys_only), u8::from(scan.conflicts_only)]);
+        if scan.stamped {
+            hasher.update(b"stamped");
+        }
+        hasher.update(&scan.view);
         Self(hasher)
     }
 
@@ -112,7 +166,7 @@ impl Plan {
             limit: usize::try_from(asked)
                 .unwrap_or(SCAN_KEYS_MAX)
                 .min(SCAN_KEYS_MAX),
-            level: read_level(scan.level)?,
+            source: Source::new(scope, scan)?,
             filter: if scan.conflicts_only {
                 Filter::Conflicts
             } else {
@@ -127,26 +181,52 @@ impl Plan {
         self.to.as_ref().is_some_and(|to| *to <= self.from)
     }
 
-    fn asks(&self, scope: &Scope<'_>) -> Vec<Ask> {
+    fn asks(&self, scope: &Scope<'_>) -> Result<Vec<Ask>, Failure> {
         let keyspace = scope.keyspace.id;
-        let ask = |shard| Ask {
-            kind: Kind::Page,
-            keyspace,
-            shard: ShardId(shard),
-            request: Request::Read(Read {
+        let ask = |shard| {
+            let shard = ShardId(shard);
+            Ok(Ask {
+                kind: Kind::Page,
                 keyspace,
-                level: self.level,
-                query: Query::Scan {
-                    shard: ShardId(shard),
-                    from: self.from.clone(),
-                    to: self.to.clone(),
-                    limit: self.limit,
-                    filter: self.filter,
-                    keys_only: self.keys_only,
-                },
-            }),
+                shard,
+                request: Request::Read(Read {
+                    keyspace,
+                    level: self.source.level_of(shard)?,
+                    query: self.query(shard),
+                }),
+            })
         };
         (0..scope.keyspace.shards).map(ask).collect()
+    }
+
+    fn query(&self, shard: ShardId) -> Query {
+        let (from, to, limit) = (self.from.clone(), self.to.clone(), self.limit);
+        match self.source {
+            Source::Stamped => Query::Range {
+                shard,
+                from,
+                to,
+                limit: limit.min(RANGE_KEYS_MAX),
+            },
+            Source::Level(_) | Source::View(_) => Query::Scan {
+                shard,
+                from,
+                to,
+                limit,
+                filter: self.filter,
+                keys_only: self.keys_only,
+            },
+        }
+    }
+
+    /// What was read of the shard at this place, from the start of the page on.
+    fn range_stamp(&self, place: usize, end: Bytes, stamp: u128) -> kv::RangeStamp {
+        kv::RangeStamp {
+            shard: u32::try_from(place).unwrap_or(u32::MAX),
+            from: self.from.clone(),
+            to: end,
+            stamp: stamps::range_to_wire(stamp),
+        }
     }
 }
 
@@ -162,17 +242,18 @@ impl KvService {
         let catalog = self.calls.shared.catalog();
         let scope = Scope::find(&catalog, keyspace, wall_ms())?;
         let plan = Plan::new(&scope, &scan)?;
-        let (entries, next) = if plan.is_empty() {
-            (Vec::new(), None)
+        let merged = if plan.is_empty() {
+            Merged::default()
         } else {
             self.page(&scope, &plan, patience).await?
         };
         Ok(kv::ScanResponse {
-            entries,
-            next_page_token: next
+            entries: merged.entries,
+            next_page_token: merged
+                .next
                 .map(|next| plan.fingerprint.seal(&next))
                 .unwrap_or_default(),
-            level: Some(level_to_wire(plan.level)),
+            level: Some(level_to_wire(plan.source.level_of(ShardId(0))?)),
             served_by: (form == Form::Unary).then(|| self.calls.shared.served_by()),
             staleness_ms: 0,
             session: scan.session,
@@ -181,6 +262,7 @@ impl KvService {
             } else {
                 0
             },
+            range_stamps: merged.range_stamps,
         })
     }
 
@@ -189,17 +271,33 @@ impl KvService {
         scope: &Scope<'_>,
         plan: &Plan,
         patience: Duration,
-    ) -> Result<(Vec<kv::Entry>, Option<Bytes>), Failure> {
+    ) -> Result<Merged, Failure> {
         let mut pages = Vec::new();
-        for answer in self.calls.ask(plan.asks(scope), patience).await {
+        let mut range_stamps = Vec::new();
+        let answers = self.calls.ask(plan.asks(scope)?, patience).await;
+        for (place, answer) in answers.into_iter().enumerate() {
             match answer.map_err(Failure::from_core)? {
                 Response::Read(Answer::Page { keys, more }) => pages.push((keys, more)),
-                Response::Read(Answer::Key(_) | Answer::Digest(_))
+                Response::Read(Answer::Range {
+                    keys,
+                    end,
+                    stamp,
+                    more,
+                }) => {
+                    range_stamps.push(plan.range_stamp(place, end, stamp));
+                    pages.push((keys, more));
+                }
+                Response::Read(
+                    Answer::Key(_) | Answer::Digest(_) | Answer::Examined { .. } | Answer::Holds(_),
+                )
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
                 | Response::Lag(_)
-                | Response::Groups(_) => return Err(Failure::unexpected_answer()),
+                | Response::Groups(_)
+                | Response::Transacted(_)
+                | Response::ViewOpened(_)
+                | Response::ViewClosed => return Err(Failure::unexpected_answer()),
             }
         }
         let (keys, mut next) = merge_pages(pages, plan.limit);
@@ -214,7 +312,11 @@ impl KvService {
             bytes += set.siblings().iter().map(value_len).sum::<usize>() + key.len();
             entries.push(scope.entry(key, &set));
         }
-        Ok((entries, next))
+        Ok(Merged {
+            entries,
+            next,
+            range_stamps,
+        })
     }
 }
 
@@ -324,5 +426,69 @@ mod tests {
             };
             assert_eq!(plan(&catalog, &bad).unwrap_err().reason(), "BAD_PAGE_TOKEN");
         }
+    }
+
+    #[test]
+    fn a_stamped_scan_is_linearizable_and_whole_or_refused() {
+        let catalog = catalog();
+        let stamped = |change: fn(&mut kv::Scan)| {
+            let mut scan = kv::Scan {
+                stamped: true,
+                ..scan(b"ab", b"", b"")
+            };
+            change(&mut scan);
+            plan(&catalog, &scan)
+        };
+        let good = stamped(|_| {}).unwrap();
+        assert!(matches!(good.query(ShardId(1)), Query::Range { .. }));
+        for bad in [
+            stamped(|scan| scan.keys_only = true),
+            stamped(|scan| scan.conflicts_only = true),
+        ] {
+            assert_eq!(bad.unwrap_err().reason(), "INVALID_ARGUMENT");
+        }
+        let level = kv::ReadLevel {
+            kind: kv::read_level::Kind::Eventual.into(),
+            ..kv::ReadLevel::default()
+        };
+        let scan = kv::Scan {
+            stamped: true,
+            level: Some(level),
+            ..scan(b"", b"", b"")
+        };
+        let refused = plan(&catalog, &scan).unwrap_err();
+        assert_eq!(refused.reason(), "INVALID_ARGUMENT");
+    }
+
+    #[test]
+    fn a_scan_of_a_view_asks_each_shard_where_the_view_holds_it() {
+        let catalog = catalog();
+        let nodes = [5, 6, 7, 8].map(meridian_core::ids::NodeId);
+        let view = OpenView {
+            id: 3,
+            keyspace: KeyspaceId(1),
+            pins: nodes.into(),
+        };
+        let of_view = kv::Scan {
+            view: views::seal(&catalog, &view),
+            ..scan(b"", b"", b"")
+        };
+        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let asks = plan(&catalog, &of_view).unwrap().asks(&scope).unwrap();
+        for (ask, node) in asks.iter().zip(nodes) {
+            let Request::Read(read) = &ask.request else {
+                panic!("{ask:?}")
+            };
+            assert_eq!(read.level, ReadLevel::View { id: 3, node });
+        }
+        assert_eq!(asks.len(), 4);
+        let both = kv::Scan {
+            stamped: true,
+            ..of_view
+        };
+        assert_eq!(
+            plan(&catalog, &both).unwrap_err().reason(),
+            "INVALID_ARGUMENT"
+        );
     }
 }

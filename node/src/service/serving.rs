@@ -13,6 +13,7 @@ use crate::clock::wall_ms;
 use crate::convert::Failure;
 use crate::convert::answers::Served;
 use crate::convert::operations::{Prepared, Scope};
+use crate::convert::transactions::{ShardCompare, stamps};
 use crate::cores::{Done, Kind, Replies, Submission, Ticket};
 
 /// An answer in the words of the contract.
@@ -20,6 +21,8 @@ use crate::cores::{Done, Kind, Replies, Submission, Ticket};
 pub(super) enum Worded {
     Get(kv::GetResponse),
     Write(kv::WriteResponse),
+    Transact(kv::TransactResponse),
+    Validate(kv::ValidateResponse),
 }
 
 /// Where an answer goes: the stream says once for many who serves and when.
@@ -29,12 +32,15 @@ pub(super) enum Form {
     Stream,
 }
 
-/// An operation on one key.
+/// An operation that one shard answers.
 #[derive(Debug)]
 pub(super) enum Single {
     Get(kv::Get),
     Put(kv::Put),
     Delete(kv::Delete),
+    Transact(kv::Transact),
+    /// Comparisons that are all of one shard.
+    Validate(ShardCompare),
 }
 
 impl Single {
@@ -43,6 +49,8 @@ impl Single {
             Self::Get(_) => Kind::Get,
             Self::Put(_) => Kind::Put,
             Self::Delete(_) => Kind::Delete,
+            Self::Transact(_) => Kind::Transact,
+            Self::Validate(_) => Kind::Validate,
         }
     }
 }
@@ -76,6 +84,8 @@ impl KvService {
             Single::Get(get) => scope.get(get),
             Single::Put(put) => scope.put(put, fresh_id),
             Single::Delete(delete) => scope.delete(delete, fresh_id),
+            Single::Transact(transact) => scope.transact(transact, fresh_id),
+            Single::Validate(part) => Ok(scope.validation(part)),
         };
         let prepared = prepared.inspect_err(|failure| {
             self.calls
@@ -90,6 +100,7 @@ impl KvService {
             session,
             level,
             op_id,
+            action_keys,
         } = prepared;
         let ticket = Ticket {
             replies: Arc::clone(slot.replies),
@@ -108,6 +119,7 @@ impl KvService {
             session,
             level,
             op_id,
+            action_keys,
         };
         Ok(Submission { request, ticket })
     }
@@ -157,12 +169,28 @@ impl KvService {
                     served,
                 )))
             }
+            Response::Read(Answer::Examined { set, stamp }) => {
+                let key = &ticket.key;
+                let mut get = scope.get_response(key, &set, ticket.level, served);
+                get.stamp = stamps::key_to_wire(stamp);
+                Ok(Worded::Get(get))
+            }
+            Response::Read(Answer::Holds(holds)) => {
+                Ok(Worded::Validate(kv::ValidateResponse { holds }))
+            }
+            Response::Transacted(transacted) => {
+                let keys = ticket.action_keys.unwrap_or_default();
+                let response = scope.transact_response(&transacted, &keys, served);
+                Ok(Worded::Transact(response))
+            }
             Response::Written(receipt) => Ok(Worded::Write(scope.write_response(
                 &ticket.key,
                 &receipt,
                 served,
             ))),
-            Response::Read(Answer::Page { .. } | Answer::Digest(_))
+            Response::Read(Answer::Page { .. } | Answer::Digest(_) | Answer::Range { .. })
+            | Response::ViewOpened(_)
+            | Response::ViewClosed
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)

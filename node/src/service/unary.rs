@@ -17,7 +17,7 @@ use crate::limits::{BATCH_OPERATIONS_MAX, DEADLINE_DEFAULT};
 
 impl KvService {
     /// Does operations that came in one call; one answer each, in order.
-    async fn singles(
+    pub(super) async fn singles(
         &self,
         keyspace: &str,
         singles: Vec<Single>,
@@ -104,7 +104,9 @@ impl KvService {
     ) -> Result<Response<kv::WriteResponse>, Status> {
         match self.single(keyspace, single, request).await? {
             Worded::Write(write) => Ok(Response::new(write)),
-            Worded::Get(_) => Err(Failure::unexpected_answer().to_status()),
+            Worded::Get(_) | Worded::Transact(_) | Worded::Validate(_) => {
+                Err(Failure::unexpected_answer().to_status())
+            }
         }
     }
 }
@@ -135,7 +137,9 @@ impl Kv for KvService {
             .await?
         {
             Worded::Get(get) => Ok(Response::new(get)),
-            Worded::Write(_) => Err(Failure::unexpected_answer().to_status()),
+            Worded::Write(_) | Worded::Transact(_) | Worded::Validate(_) => {
+                Err(Failure::unexpected_answer().to_status())
+            }
         }
     }
 
@@ -177,6 +181,8 @@ impl Kv for KvService {
                 key: key.clone(),
                 level,
                 session: session.clone(),
+                stamped: false,
+                view: bytes::Bytes::new(),
             })
         };
         let singles = keys.iter().map(get).collect();
@@ -187,7 +193,7 @@ impl Kv for KvService {
         let outcomes = keys.into_iter().zip(answers).map(|(key, answer)| {
             let outcome = match answer {
                 Ok(Worded::Get(get)) => kv::get_outcome::Outcome::Get(get),
-                Ok(Worded::Write(_)) => {
+                Ok(Worded::Write(_) | Worded::Transact(_) | Worded::Validate(_)) => {
                     kv::get_outcome::Outcome::Error(Failure::unexpected_answer().into_wire())
                 }
                 Err(failure) => kv::get_outcome::Outcome::Error(failure.into_wire()),
@@ -219,7 +225,7 @@ impl Kv for KvService {
         let outcomes = keys.into_iter().zip(answers).map(|(key, answer)| {
             let outcome = match answer {
                 Ok(Worded::Write(write)) => kv::write_outcome::Outcome::Write(write),
-                Ok(Worded::Get(_)) => {
+                Ok(Worded::Get(_) | Worded::Transact(_) | Worded::Validate(_)) => {
                     kv::write_outcome::Outcome::Error(Failure::unexpected_answer().into_wire())
                 }
                 Err(failure) => kv::write_outcome::Outcome::Error(failure.into_wire()),
@@ -250,6 +256,45 @@ impl Kv for KvService {
             .map_err(|failure| failure.to_status())
     }
 
+    async fn transact(
+        &self,
+        mut request: Request<kv::TransactRequest>,
+    ) -> Result<Response<kv::TransactResponse>, Status> {
+        let asked = std::mem::take(request.get_mut());
+        let patience = deadline::of_either(request.metadata(), asked.deadline_ms);
+        let done = self.transact_once(
+            &asked.keyspace,
+            asked.transact.unwrap_or_default(),
+            patience,
+        );
+        done.await
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn view_open(
+        &self,
+        request: Request<kv::ViewOpenRequest>,
+    ) -> Result<Response<kv::ViewOpenResponse>, Status> {
+        let patience = deadline::of_either(request.metadata(), request.get_ref().deadline_ms);
+        let opened = self.open_view(&request.get_ref().keyspace, patience);
+        opened
+            .await
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn view_close(
+        &self,
+        request: Request<kv::ViewCloseRequest>,
+    ) -> Result<Response<kv::ViewCloseResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let closed = self.close_view(&request.get_ref().view, patience).await;
+        closed
+            .map(|()| Response::new(kv::ViewCloseResponse {}))
+            .map_err(|failure| failure.to_status())
+    }
+
     async fn operate(
         &self,
         request: Request<Streaming<kv::OperateRequest>>,
@@ -273,5 +318,6 @@ fn key_of(single: &Single) -> bytes::Bytes {
         Single::Get(get) => get.key.clone(),
         Single::Put(put) => put.key.clone(),
         Single::Delete(delete) => delete.key.clone(),
+        Single::Transact(_) | Single::Validate(_) => bytes::Bytes::new(),
     }
 }
