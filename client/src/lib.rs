@@ -26,15 +26,17 @@ mod results;
 mod retry;
 mod routes;
 mod scan;
+mod watch;
 
 pub use admin::{Admin, Failed, Health, NodeAdmin};
 pub use builder::ClientBuilder;
 pub use client::{Client, Write};
 pub use error::{Effect, Error, ErrorKind};
-pub use ids::{Context, OpId, SessionToken, TokenError};
+pub use ids::{Context, OpId, Revision, SessionToken, TokenError};
 pub use options::{Intent, ReadLevel, ReadOptions, ScanQuery, WriteLevel, WriteOptions};
 pub use results::{Page, Receipt, ServedBy, Sibling, Versions, Written};
 pub use scan::Scan;
+pub use watch::{Watch, WatchBatch, WatchEvent, WatchKeys, WatchQuery};
 
 /// The wire contract, for callers that work on it directly.
 pub use meridian_proto as proto;

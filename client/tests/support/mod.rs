@@ -204,6 +204,7 @@ macro_rules! not_scripted {
 #[tonic::async_trait]
 impl Kv for Node {
     type OperateStream = Pin<Box<dyn Stream<Item = Result<kv::OperateResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<kv::WatchResponse, Status>> + Send>>;
 
     async fn operate(
         &self,
@@ -225,6 +226,7 @@ impl Kv for Node {
         transact: kv::TransactRequest => kv::TransactResponse;
         view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
         view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
+        watch: kv::WatchRequest => Self::WatchStream;
     }
 }
 
