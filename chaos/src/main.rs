@@ -38,6 +38,9 @@ enum Command {
     /// Kill real processes under load.
     #[cfg(feature = "local")]
     Local(meridian_chaos::local::LocalArgs),
+    /// Show changes to a watcher while leaders are killed.
+    #[cfg(feature = "local")]
+    Watch(meridian_chaos::local::watch::WatchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +151,8 @@ fn main() -> ExitCode {
         Command::Swarm(swarm) => Ok(run_swarm(&swarm)),
         #[cfg(feature = "local")]
         Command::Local(args) => return meridian_chaos::local::main(&args),
+        #[cfg(feature = "local")]
+        Command::Watch(args) => return meridian_chaos::local::watch::main(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

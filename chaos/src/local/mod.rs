@@ -7,7 +7,8 @@
 //! Invariants checked, after everything has converged: those of `ledger`, in every zone; equal digests in all zones; no
 //! node ended by itself, failed to start again, or panicked.
 //!
-//! Read `ledger` (the promise), `workload` (the writers), `run` (the order of events), `lossy` (the disk).
+//! Read `ledger` (the promise), `workload` (the writers), `run` (the order of events), `lossy` (the disk); `watch` is an experiment of its
+//! own: the exact sequence shown to a watcher.
 
 mod args;
 pub mod cluster;
@@ -17,6 +18,7 @@ pub mod lossy;
 pub mod plan;
 pub mod process;
 mod run;
+pub mod watch;
 mod workload;
 
 pub use args::LocalArgs;
