@@ -142,7 +142,7 @@ impl Watch {
     }
 
     /// The next changes; waits for them. The first batch of a watch that begins at the present may be empty: it says
-    /// that the watch has begun. May be called again after an error.
+    /// that the watch has begun. May be called again after an error, and dropped while it waits.
     pub async fn next_batch(&mut self) -> Result<WatchBatch, Error> {
         loop {
             match self.message().await {
@@ -180,12 +180,11 @@ impl Watch {
     }
 
     async fn message(&mut self) -> Result<wire::WatchResponse, Error> {
-        let stream = match &mut self.open {
-            Some(open) => open,
-            None => {
-                let opened = self.begin().await?;
-                self.open.insert(opened)
-            }
+        if self.open.is_none() {
+            self.open = Some(self.begin().await?);
+        }
+        let Some(stream) = &mut self.open else {
+            return Err(Error::unanswered("the watch ended"));
         };
         match timeout(SILENCE_MAX, stream.message()).await {
             Ok(Ok(Some(message))) => Ok(message),

@@ -38,7 +38,7 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 /// Another node must lead within this time.
 const LEADER_TIME_MAX: Duration = Duration::from_secs(30);
 /// The watcher gets on at least this often.
-const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+const STALL_TIME_MAX: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 /// Of what is wrong, so many lines are shown.
 const SHOWN_MAX: usize = 20;
@@ -315,8 +315,9 @@ impl Watcher {
         for event in batch.events {
             let key = String::from_utf8_lossy(&event.key);
             let value = event.value.unwrap_or_default();
-            let number = String::from_utf8_lossy(&value).parse();
-            let number = number.map_err(|_| format!("{key}: {value:?} is no number"))?;
+            let number = String::from_utf8_lossy(&value).parse::<u64>();
+            let number =
+                number.map_err(|error| format!("{key}: {value:?} is no number: {error}"))?;
             self.sequence.see(&key, number)?;
             if self.sequence.seen().is_multiple_of(self.drop_every) {
                 self.go_on_after(event.revision);
