@@ -55,6 +55,9 @@ enum Command {
     #[cfg(feature = "local")]
     #[command(hide = true)]
     Contend(meridian_chaos::local::locks::ContendArgs),
+    /// Show changes to a watcher while leaders are killed.
+    #[cfg(feature = "local")]
+    Watch(meridian_chaos::local::watch::WatchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -188,6 +191,8 @@ fn main() -> ExitCode {
         Command::Locks(args) => return meridian_chaos::local::locks::main(&args),
         #[cfg(feature = "local")]
         Command::Contend(args) => return meridian_chaos::local::locks::contend(&args),
+        #[cfg(feature = "local")]
+        Command::Watch(args) => return meridian_chaos::local::watch::main(&args),
         Command::Check(check) => return check_file(&check.file, check.workload),
     };
     match result {

@@ -313,7 +313,11 @@ fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
 }
 
 fn draw_bounds(rng: &mut SmallRng) -> Bounds {
-    let mut bounds = Bounds::default();
+    // At rest, an outbox is empty.
+    let mut bounds = Bounds {
+        watch_bytes: 0,
+        ..Bounds::default()
+    };
     if rng.chance(0.4) {
         bounds.outbox_bytes_max = rng.between(2_000, 20_000);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use meridian_client::{Context, LeaseRef, OpId, ReadLevel, WriteLevel};
+use meridian_client::{Context, LeaseRef, OpId, ReadLevel, Revision, WriteLevel};
 
 use crate::commands::txn::TxnArgs;
 use crate::parse;
@@ -81,6 +81,8 @@ pub(crate) enum ClusterCommand {
     Scan(ScanArgs),
     /// Read and write several keys as one
     Txn(TxnArgs),
+    /// Show changes as they come
+    Watch(WatchArgs),
     /// Store the records of a file
     Import(ImportArgs),
     /// Write all records to a file
@@ -262,6 +264,25 @@ pub(crate) struct ScanArgs {
     /// Without values
     #[arg(long)]
     pub(crate) keys_only: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("watched").required(true).args(["key", "prefix"]))]
+pub(crate) struct WatchArgs {
+    /// The key
+    pub(crate) key: Option<OsString>,
+    /// KEY is base64
+    #[arg(long, requires = "key")]
+    pub(crate) key_base64: bool,
+    /// All keys that begin with it; with an empty one, all keys
+    #[arg(long)]
+    pub(crate) prefix: Option<OsString>,
+    /// The changes that follow this revision, as an earlier watch in this zone has shown it; without it, those from now on
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) from: Option<Revision>,
+    /// End after so many changes
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
 }
 
 /// The form of a file of records.

@@ -100,6 +100,10 @@ impl From<io::Error> for Failure {
 pub(crate) type Outcome = Result<Done, Failure>;
 
 fn code_of(error: &Error) -> u8 {
+    if error.reason() == "COMPACTED" {
+        // The command made sense; what it asks for is gone.
+        return OTHER;
+    }
     match (error.effect(), error.kind()) {
         (Effect::Applied | Effect::Unknown, _) => OUTCOME_UNKNOWN,
         (Effect::None, ErrorKind::InvalidArgument) => USAGE,

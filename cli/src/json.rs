@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::{
-    Error, LeaseRef, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WriteLevel,
-    Written,
+    Error, LeaseRef, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WatchEvent,
+    WriteLevel, Written,
 };
 use serde_json::{Map, Value, json};
 
@@ -60,6 +60,26 @@ pub(crate) fn write_level(level: WriteLevel) -> String {
         WriteLevel::Zones(zones) => format!("zones:{zones}"),
         WriteLevel::All => "all".to_owned(),
     }
+}
+
+/// One change. `value` is left out of what was deleted.
+pub(crate) fn event(event: &WatchEvent) -> Value {
+    let mut object = Map::new();
+    set_bytes(&mut object, "key", &event.key);
+    if let Some(value) = &event.value {
+        set_bytes(&mut object, "value", value);
+    }
+    object.insert("deleted".to_owned(), event.value.is_none().into());
+    object.insert("expired".to_owned(), event.expired.into());
+    object.insert("dot".to_owned(), event.dot.as_str().into());
+    object.insert("zone".to_owned(), event.zone.as_str().into());
+    object.insert("written_at".to_owned(), time(event.written_at_ms).into());
+    if let Some((id, parts)) = event.transaction {
+        let transaction = json!({ "id": format!("{id:032x}"), "parts": parts });
+        object.insert("transaction".to_owned(), transaction);
+    }
+    object.insert("revision".to_owned(), event.revision.to_string().into());
+    Value::Object(object)
 }
 
 /// `value` is left out of what was deleted.

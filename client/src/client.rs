@@ -23,6 +23,7 @@ use crate::results::{ServedBy, Versions, Written};
 use crate::retry::Budget;
 use crate::routes::{Reach, Routes};
 use crate::scan::Scan;
+use crate::watch::{Watch, WatchQuery};
 
 /// Operations of one batch in flight at once.
 const BATCH_IN_FLIGHT: usize = 256;
@@ -277,6 +278,11 @@ impl Client {
     /// Reads keys in order, page by page.
     pub fn scan(&self, query: ScanQuery) -> Scan {
         Scan::new(self.clone(), query)
+    }
+
+    /// Shows the changes of a key or of a prefix, of whatever zone, as the home zone comes to hold them.
+    pub fn watch(&self, query: WatchQuery) -> Watch {
+        Watch::new(Arc::clone(&self.inner), Arc::clone(&self.keyspace), query)
     }
 
     /// Reads many keys. Not atomic: one result per key, in the order asked.

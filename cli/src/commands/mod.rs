@@ -11,6 +11,7 @@ mod lock;
 mod resolve;
 mod scan;
 pub(crate) mod txn;
+mod watch;
 
 use crate::app::App;
 use crate::args::ClusterCommand;
@@ -25,6 +26,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Delete(args) => keys::delete(app, args).await,
         ClusterCommand::Scan(args) => scan::run(app, args).await,
         ClusterCommand::Txn(args) => Box::pin(txn::run(app, args)).await,
+        ClusterCommand::Watch(args) => watch::run(app, args).await,
         ClusterCommand::Import(args) => transfer::import(app, args).await,
         ClusterCommand::Export(args) => transfer::export(app, args).await,
         ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,

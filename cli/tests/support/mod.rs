@@ -268,6 +268,7 @@ macro_rules! not_served {
 #[tonic::async_trait]
 impl Kv for Node {
     type OperateStream = Pin<Box<dyn Stream<Item = Result<kv::OperateResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<kv::WatchResponse, Status>> + Send>>;
 
     async fn operate(
         &self,
@@ -366,6 +367,7 @@ impl Kv for Node {
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
         transact: kv::TransactRequest => kv::TransactResponse;
+        watch: kv::WatchRequest => Self::WatchStream;
     }
 }
 

@@ -136,6 +136,11 @@ impl WriteOp {
 }
 
 impl Effect {
+    /// Whether it belongs to the same transaction as the effect before it: the two travel together.
+    pub fn continues(&self, before: &Self) -> bool {
+        self.transaction.is_some() && self.transaction == before.transaction
+    }
+
     /// About how many bytes it takes, rather too many than too few.
     pub fn encoded_bytes(&self) -> usize {
         FIXED_BYTES + self.key.len() + content_bytes(&self.content) + context_bytes(&self.replaced)

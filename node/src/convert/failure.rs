@@ -130,6 +130,34 @@ impl Failure {
         Self::refused("DRAINING", Code::Unavailable, "the node is stopping").retryable()
     }
 
+    /// Changes after a watcher's revision are not kept any more.
+    pub(crate) fn compacted() -> Self {
+        let message =
+            "not all changes after the revision are kept: read the keys, and watch from now on";
+        Self::refused("COMPACTED", Code::OutOfRange, message)
+    }
+
+    /// A watcher takes its messages too slowly. It may go on from the last revision it has taken.
+    pub(crate) fn watch_too_slow(patience: Duration) -> Self {
+        let seconds = patience.as_secs();
+        let message = format!("no message was taken for {seconds} s while more waited");
+        Self::refused("WATCH_TOO_SLOW", Code::ResourceExhausted, message).retryable()
+    }
+
+    /// The node has as many watchers as it takes.
+    pub(crate) fn too_many_watchers(limit: usize) -> Self {
+        let message = format!("the node has {limit} watchers, which is its limit");
+        Self::refused("OVERLOADED", Code::ResourceExhausted, message).retryable()
+    }
+
+    /// The node cannot show the changes of a shard; another one of the zone may.
+    pub(crate) fn no_replica(shard: meridian_core::ids::ShardId) -> Self {
+        let message = format!("the node has no whole replica of shard {}", shard.0);
+        Self::refused("NO_REPLICA", Code::Unavailable, message)
+            .retryable()
+            .with("shard", shard.0)
+    }
+
     pub(crate) fn faults_disabled() -> Self {
         let message = "the node was started without --allow-fault-injection";
         Self::refused("FAULTS_DISABLED", Code::FailedPrecondition, message)

@@ -47,12 +47,14 @@ impl CoreThread {
             reads,
             catalog,
             notices,
+            changed,
             ..
         } = std::mem::take(&mut self.out);
         if let Some(catalog) = catalog {
             self.catalog = Arc::clone(&catalog);
             self.share_catalog(catalog);
         }
+        self.shared.watched.changed(&changed);
         for notice in notices {
             self.note(notice);
         }
@@ -190,6 +192,7 @@ impl CoreThread {
             Notice::Compared { group } => tracing::info!(core, %group, "caught up by comparing"),
             Notice::ImageInstalled { group, index } => {
                 tracing::info!(core, %group, index, "group image installed");
+                self.shared.watched.changed(&[group]);
             }
             Notice::Damaged { detail } => {
                 tracing::error!(core, detail, "damaged bytes");

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::operate::OperateStream;
 use super::serving::{Form, Single, Slot, Worded};
+use super::watch::WatchStream;
 use super::{KvService, deadline};
 use crate::clock::wall_ms;
 use crate::convert::Failure;
@@ -114,6 +115,7 @@ impl KvService {
 #[tonic::async_trait]
 impl Kv for KvService {
     type OperateStream = OperateStream;
+    type WatchStream = WatchStream;
 
     async fn hello(
         &self,
@@ -343,6 +345,16 @@ impl Kv for KvService {
     ) -> Result<Response<Self::OperateStream>, Status> {
         self.admit().map_err(|failure| failure.to_status())?;
         Ok(Response::new(self.operate_on(request.into_inner())))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<kv::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let stream = self.watch_on(request.into_inner()).await;
+        stream
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
     }
 }
 

@@ -9,4 +9,6 @@ mod one_zone;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod watch;
+#[cfg(test)]
 mod zones;

@@ -71,7 +71,11 @@ impl Group {
             save |= self.take_ready(context, &mut collected);
         }
         let before = self.machine.applied();
+        let seen = self.changes();
         self.apply_committed(context, &mut collected)?;
+        if self.changes() != seen {
+            context.out.changed.push(self.id);
+        }
         if self.machine.applied() != before {
             self.raft.mut_store().raise_commit(self.machine.applied());
             self.cut_log(context.bounds, context.work);
@@ -84,6 +88,11 @@ impl Group {
         }
         collected.active |= self.has_confirmed_reads();
         Ok(collected)
+    }
+
+    /// Changes that a watcher may have seen.
+    fn changes(&self) -> u64 {
+        self.shard().map_or(0, |shard| shard.meta().changes)
     }
 
     fn propose_queue(&mut self, now: Now, collected: &mut Collected) {

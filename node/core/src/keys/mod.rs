@@ -11,6 +11,7 @@
 //! * keys of a kind and shard are adjacent, and sort as their rest does.
 
 mod catalog;
+mod change;
 mod conflict;
 mod decision;
 mod expiry;
@@ -28,6 +29,7 @@ mod version;
 pub mod raft_log;
 
 pub use catalog::CatalogKey;
+pub use change::{ChangeKey, LocalChange};
 pub use conflict::ConflictKey;
 pub use decision::DecisionKey;
 pub use expiry::ExpiryKey;
@@ -36,7 +38,7 @@ pub use intent::IntentKey;
 pub use lease::{LeaseKey, LeaseRecord, LeasedKey};
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
-pub use outbox::{OutboxKey, OutboxRecord};
+pub use outbox::{OutboxFrame, OutboxKey, OutboxRecord};
 pub use peer_stores::PeerStoreKey;
 pub use shard_meta::ShardMetaKey;
 pub use tombstone::TombstoneKey;
@@ -84,17 +86,19 @@ pub enum Kind {
     Decision = 0x15,
     /// A key is attached to a lease: rest is the lease's name and token, then the key.
     LeasedKey = 0x16,
-    /// An effect kept for other zones: rest is its dot.
+    /// An effect kept for other zones and for watchers: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
     RaftEntry = 0x81,
     /// What Raft must not forget: rest is zone and epoch.
     RaftState = 0x82,
+    /// A change that no effect tells of: rest is its number.
+    Change = 0x83,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -114,6 +118,7 @@ impl Kind {
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
+        Self::Change,
     ];
 
     /// Its number on disk.
@@ -195,7 +200,7 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 11] = [
+const SHARD_STATE: [Kind; 12] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Tombstone,
@@ -207,6 +212,7 @@ const SHARD_STATE: [Kind; 11] = [
     Kind::Expiry,
     Kind::LeasedKey,
     Kind::Outbox,
+    Kind::Change,
 ];
 
 /// The ranges of a group's state, in key order: what a group image carries, and what installing one deletes first. The

@@ -6,6 +6,7 @@
 //! What it is not: it waits for nothing, forwards nothing, and knows one shard at a time; `merge` puts the shards of a
 //! keyspace together.
 
+pub mod changes;
 pub(crate) mod compare;
 pub mod merge;
 pub(crate) mod range;

@@ -14,7 +14,7 @@ use meridian_storage::Read;
 use super::step::Step;
 use super::versions;
 use crate::error::Error;
-use crate::keys::{ExpiryKey, Place};
+use crate::keys::{ExpiryKey, LocalChange, Place};
 
 /// Keys with the dots of their versions that are due at `now_ms`, the longest due first; at most about `limit`.
 pub fn due(
@@ -84,9 +84,13 @@ impl Step<'_, '_, '_> {
         Ok(())
     }
 
-    /// A version of `key` has expired: what is to be told of it is told here.
-    #[expect(clippy::unused_self, reason = "who is told will stand in the step")]
-    const fn expired(&self, _key: &Bytes, _dot: Dot) {}
+    /// A version of `key` has expired: watchers are told.
+    fn expired(&mut self, key: &Bytes, dot: Dot) {
+        self.note_change(&LocalChange {
+            key: key.clone(),
+            dot,
+        });
+    }
 
     /// Whether a prepared transaction has locked the key: nothing but the transaction may change it then.
     pub(super) fn is_locked(&self, key: &[u8]) -> bool {

@@ -89,6 +89,8 @@ impl Step<'_, '_, '_> {
         }
         let (from, to) = OutboxKey::range(self.place, old, resume.saturating_add(1), made);
         self.work.delete_range(from, to);
+        // The changes that were shown under the old name are not among those that are kept.
+        self.lose_changes()?;
         self.rename_intents(renaming)
     }
 

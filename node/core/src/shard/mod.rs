@@ -14,7 +14,7 @@
 //!
 //! After an error the workspace holds half an entry and must not be written.
 //!
-//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), then the files named after tables.
+//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), `changes` (what watchers see), then the files named after tables.
 
 pub mod compare;
 pub mod expiry;
@@ -24,6 +24,7 @@ pub mod op_ids;
 pub mod outbox;
 pub mod versions;
 
+mod changes;
 mod incarnation;
 mod join;
 mod locks;
@@ -212,10 +213,7 @@ impl Step<'_, '_, '_> {
                 to,
                 states,
             } => self.compare_join(snapshot, (from, to), states),
-            Op::CompareEnd { snapshot } => {
-                self.compare_end(snapshot);
-                Ok(())
-            }
+            Op::CompareEnd { snapshot } => self.compare_end(snapshot),
             Op::Trim { through } => self.trim(through),
             Op::DropTombstones { keys } => self.drop_tombstones(keys),
             Op::EvictOpIds {

@@ -7,8 +7,8 @@ use meridian_storage::{Batch, Read};
 
 use super::*;
 use crate::keys::{
-    self, ConflictKey, ExpiryKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey, TombstoneKey,
-    VersionKey,
+    self, ChangeKey, ConflictKey, ExpiryKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey,
+    TombstoneKey, VersionKey,
 };
 
 /// All records of a kind in the shard.
@@ -137,6 +137,31 @@ fn check_outbox(zone: &Zone) {
         .map(|(of, counter)| counter - floor.get(of))
         .sum();
     assert_eq!((bytes, entries), (zone.meta().outbox_bytes, kept));
+    check_changes(zone);
+}
+
+/// Every change above the floor stands in one record, and none at or below it under its number.
+fn check_changes(zone: &Zone) {
+    let numbered = |(stored, record): (Vec<u8>, Bytes)| {
+        OutboxKey::decode_record(&stored, &record).unwrap().change
+    };
+    let floor = zone.meta().changes_floor;
+    let mut changes: Vec<u64> = records(zone, Kind::Outbox)
+        .into_iter()
+        .map(numbered)
+        .filter(|change| *change > floor)
+        .collect();
+    let local = records(zone, Kind::Change);
+    changes.extend(
+        local
+            .iter()
+            .map(|(stored, _)| ChangeKey::number(stored).unwrap()),
+    );
+    changes.sort_unstable();
+    assert!(
+        changes.iter().copied().eq(floor + 1..=zone.meta().changes),
+        "{changes:?} are not all above {floor}"
+    );
 }
 
 /// A zone with a record of every kind.

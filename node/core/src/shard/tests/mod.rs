@@ -1,5 +1,6 @@
 //! Shards of several zones over memory engines, driven entry by entry.
 
+mod changes;
 mod comparisons;
 mod convergence;
 mod damage;
