@@ -7,4 +7,6 @@ mod one_zone;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod transactions;
+#[cfg(test)]
 mod zones;
