@@ -330,6 +330,7 @@ async fn a_read_only_script_reads_from_a_view_and_closes_it() {
         let done = bench.txn(0, flags, "get a\nscan a\n").await;
         let printed = String::from_utf8(done.stdout).unwrap();
         assert!(printed.ends_with("a\t1\n"), "{printed}");
+        assert_eq!(bench.node.kept.lock().unwrap().views_open, 0);
         bench.txn(2, flags, "put a 2\n").await;
     }
     assert_eq!(bench.value("a").unwrap(), "1");
@@ -338,14 +339,14 @@ async fn a_read_only_script_reads_from_a_view_and_closes_it() {
 #[tokio::test]
 async fn a_transaction_that_makes_no_sense_exits_with_two() {
     let bench = Bench::new().await;
-    let many: String = (0..129).map(|n| format!("put key-{n} v\n")).collect();
-    let many = format!("{many}commit\n");
+    let many: Vec<_> = (0..129).map(|n| format!("put key-{n} v\n")).collect();
+    let many = format!("{}commit\n", many.concat());
     for (flags, text) in [
         (&[][..], "frobnicate\ncommit\n"),
         (&[], "commit\nget a\n"),
         (&[], ""),
         (&[], r#"{"then":[{"put":"a"}]}"#),
-        (&[], r#"{"#),
+        (&[], "{"),
         (&["--read-only"], r#"{"then":[{"get":"a"}]}"#),
         (
             &["--op-id", "1-00000000000000000000000000000001"],

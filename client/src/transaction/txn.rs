@@ -234,7 +234,8 @@ impl Txn {
             return Ok(committed(None));
         }
         let outcome = self.client.transact_wire(transact).await?;
-        if outcome.succeeded {
+        // One that had taken effect before did the only list there is.
+        if outcome.succeeded || outcome.repeated {
             Ok(committed(Some(outcome)))
         } else {
             Err(changed())

@@ -10,5 +10,6 @@ mod one_zone;
 mod refusals;
 #[cfg(test)]
 mod watch;
+mod transactions;
 #[cfg(test)]
 mod zones;
