@@ -120,7 +120,6 @@ impl Observer {
                 self.evidence.effect(now, seen);
                 Ok(())
             }
-            Observation::Stage { .. } => Ok(()),
             Observation::Leads { group, term } => self.apply.leads(now, node, group, term),
             Observation::Stage { .. } => Ok(()),
         }
