@@ -21,11 +21,15 @@ use crate::history::{Action, Outcome};
 use crate::rng::Draw;
 use crate::scenario::{Scenario, WorkloadProfile};
 
+/// How keys begin whose versions may expire.
+pub const EXPIRING: &[u8] = b"t/";
+
 /// The keys of a run.
 #[derive(Clone, Debug)]
 pub struct Keys {
     hot: Vec<Bytes>,
     wide: Vec<Bytes>,
+    expiring: Vec<Bytes>,
     /// Per zone.
     registers: Vec<Vec<Bytes>>,
     shards: u16,
@@ -44,6 +48,7 @@ impl Keys {
         Self {
             hot: named("h", profile.hot_keys),
             wide: named("w", profile.wide_keys),
+            expiring: named("t", profile.ttl_keys),
             registers: zones
                 .map(|zone| named(&format!("r/{zone}"), profile.register_keys))
                 .collect(),
@@ -56,6 +61,7 @@ impl Keys {
         self.hot
             .iter()
             .chain(&self.wide)
+            .chain(&self.expiring)
             .chain(self.registers.iter().flatten())
     }
 
@@ -137,7 +143,9 @@ impl Client {
         if drawn >= 96 {
             return self.register_action(keys, wall_ms);
         }
-        let key = if self.rng.chance(0.7) {
+        let key = if self.profile.ttl_keys > 0 && self.rng.chance(0.2) {
+            self.rng.pick(&keys.expiring)
+        } else if self.rng.chance(0.7) {
             self.rng.pick(&keys.hot)
         } else {
             self.rng.pick(&keys.wide)
@@ -203,6 +211,7 @@ impl Client {
     }
 
     fn write(&mut self, key: Bytes, content: Content, intent: WriteIntent, wall_ms: u64) -> Action {
+        let ttl_ms = self.ttl_ms(&key, &content);
         Action::Write {
             key,
             content,
@@ -211,7 +220,14 @@ impl Client {
                 stamp_ms: wall_ms,
                 id: self.rng.random(),
             },
+            ttl_ms,
         }
+    }
+
+    /// Some writes of keys that are to expire do.
+    fn ttl_ms(&mut self, key: &[u8], content: &Content) -> Option<u64> {
+        let may = key.starts_with(EXPIRING) && *content != Content::Tombstone;
+        (may && self.rng.chance(0.7)).then(|| self.rng.between(2_000, 10_000))
     }
 
     /// A write with a context; a read of the key when there is no context yet.
@@ -257,7 +273,9 @@ impl Client {
                 | Response::Transacted(_)
                 | Response::ViewOpened(_)
                 | Response::ViewClosed
-                | Response::Inner(_),
+                | Response::Inner(_)
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded,
             ) => Verdict::Done(Outcome::Info),
             Err(error) => {
                 running.may_have_effect |= is_write && error.effect() != EffectOf::None;
@@ -315,13 +333,14 @@ pub fn request_of(action: &Action) -> Request {
             content,
             intent,
             op_id,
+            ttl_ms,
         } => Request::Write(Write {
             keyspace,
             key: key.clone(),
             content: content.clone(),
             intent: intent.clone(),
             op_id: *op_id,
-            expires_at_ms: None,
+            expires_at_ms: ttl_ms.map(|ttl_ms| op_id.stamp_ms.saturating_add(ttl_ms)),
         }),
         Action::Get { key, level } => Request::Read(Read {
             keyspace,

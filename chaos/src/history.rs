@@ -27,6 +27,8 @@ pub enum Action {
         intent: WriteIntent,
         /// Its op id.
         op_id: OpId,
+        /// How long after its stamp it expires.
+        ttl_ms: Option<u64>,
     },
     /// A read of one key.
     Get {
@@ -244,7 +246,11 @@ fn output(operation: &Operation) -> Option<String> {
             ))
         }
         Outcome::Read(
-            Answer::Digest(_) | Answer::Examined { .. } | Answer::Range { .. } | Answer::Holds(_),
+            Answer::Digest(_)
+            | Answer::Examined { .. }
+            | Answer::Range { .. }
+            | Answer::Holds(_)
+            | Answer::Leases(_),
         ) => None,
         Outcome::Read(Answer::Key(_) | Answer::Page { .. }) => {
             let sets = operation.found();

@@ -48,6 +48,16 @@ enum Command {
     Bank(meridian_chaos::local::BankArgs),
     /// Judge a history.
     Check(Check),
+    /// Let processes contend for a lease, pause some that hold it, and judge who acted under which token.
+    #[cfg(feature = "local")]
+    Locks(meridian_chaos::local::locks::LocksArgs),
+    /// One of the processes that contend.
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    Contend(meridian_chaos::local::locks::ContendArgs),
+    /// Show changes to a watcher while leaders are killed.
+    #[cfg(feature = "local")]
+    Watch(meridian_chaos::local::watch::WatchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +187,12 @@ fn main() -> ExitCode {
         Command::Drive(args) => return meridian_chaos::drive::main(&args),
         #[cfg(feature = "local")]
         Command::Bank(args) => return meridian_chaos::local::bank_main(&args),
+        #[cfg(feature = "local")]
+        Command::Locks(args) => return meridian_chaos::local::locks::main(&args),
+        #[cfg(feature = "local")]
+        Command::Contend(args) => return meridian_chaos::local::locks::contend(&args),
+        #[cfg(feature = "local")]
+        Command::Watch(args) => return meridian_chaos::local::watch::main(&args),
         Command::Check(check) => return check_file(&check.file, check.workload),
     };
     match result {

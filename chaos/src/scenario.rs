@@ -128,6 +128,8 @@ pub struct WorkloadProfile {
     pub wide_keys: usize,
     /// Registers of each zone.
     pub register_keys: usize,
+    /// Keys whose versions may expire; none in most runs.
+    pub ttl_keys: usize,
     /// Length of values, in bytes.
     pub value_bytes: usize,
     /// Clients in each zone that run transactions.
@@ -201,16 +203,26 @@ impl Scenario {
             faults.skew_ms_max = faults.skew_ms_max.min(300);
             faults.jump_ms_max = faults.jump_ms_max.min(800);
         }
+        let mut workload = draw_workload(&mut streams.stream("scenario.workload", 0), topology);
+        let mut settle_ns = 60 * SEC;
+        let mut expiry = streams.stream("scenario.expiry", 0);
+        if expiry.chance(0.2) {
+            workload.ttl_keys = expiry.index(7) + 3;
+            // The world is settled when the slowest clock has passed every expiry.
+            faults.skew_ms_max = faults.skew_ms_max.min(300);
+            faults.jump_ms_max = faults.jump_ms_max.min(800);
+            settle_ns = 120 * SEC;
+        }
         Self {
             seed: options.seed,
             topology,
             cores: draw_cores(&mut streams.stream("scenario.cores", 0)),
             shards: u16::try_from(rng.between(2, 5)).unwrap_or(2),
             duration_ns: options.seconds.saturating_mul(SEC),
-            settle_ns: 60 * SEC,
+            settle_ns,
             network: draw_network(&mut streams.stream("scenario.network", 0)),
             disk: draw_disk(&mut streams.stream("scenario.disk", 0)),
-            workload: draw_workload(&mut streams.stream("scenario.workload", 0), topology),
+            workload,
             faults,
             bounds,
             planted: options.planted,
@@ -271,6 +283,7 @@ fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
         hot_keys: rng.index(10) + 4,
         wide_keys: rng.index(200) + 50,
         register_keys: 2,
+        ttl_keys: 0,
         value_bytes: if rng.chance(0.2) { 400 } else { 24 },
         transactors_per_zone: if topology.zones == 1 { 6 } else { 3 },
         transact_think_ns: rng.between(150, 700) * MS,
@@ -300,7 +313,11 @@ fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
 }
 
 fn draw_bounds(rng: &mut SmallRng) -> Bounds {
-    let mut bounds = Bounds::default();
+    // At rest, an outbox is empty.
+    let mut bounds = Bounds {
+        watch_bytes: 0,
+        ..Bounds::default()
+    };
     if rng.chance(0.4) {
         bounds.outbox_bytes_max = rng.between(2_000, 20_000);
     }

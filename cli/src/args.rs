@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use meridian_client::{Context, OpId, ReadLevel, WriteLevel};
+use meridian_client::{Context, LeaseRef, OpId, ReadLevel, Revision, WriteLevel};
 
+use crate::commands::txn::TxnArgs;
 use crate::parse;
 
 /// The command line of Meridian, a key-value store that spans zones.
@@ -55,7 +56,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    OnCluster(ClusterCommand),
+    OnCluster(Box<ClusterCommand>),
     /// Run a cluster of three zones on this machine
     Demo(DemoArgs),
     /// Read commands line by line
@@ -71,13 +72,17 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Store a value
-    Put(PutArgs),
+    Put(Box<PutArgs>),
     /// Read a key with all its siblings
     Get(GetArgs),
     /// Remove a key
     Delete(DeleteArgs),
     /// List keys and values in order
     Scan(ScanArgs),
+    /// Read and write several keys as one
+    Txn(TxnArgs),
+    /// Show changes as they come
+    Watch(WatchArgs),
     /// Store the records of a file
     Import(ImportArgs),
     /// Write all records to a file
@@ -100,6 +105,11 @@ pub(crate) enum ClusterCommand {
     Fault(FaultCommand),
     /// Ask every node whether it serves
     Health,
+    /// Run a command while holding a lease
+    Lock(LockArgs),
+    /// Take, renew, end and show leases
+    #[command(subcommand)]
+    Lease(LeaseCommand),
 }
 
 /// A key.
@@ -127,6 +137,9 @@ pub(crate) struct WriteArgs {
     /// Only when nothing but what was read with this context is there
     #[arg(long, value_name = "TOKEN", group = "intent")]
     pub(crate) if_context: Option<Context>,
+    /// Only when the key holds exactly one version, with this value
+    #[arg(long, value_name = "VALUE", group = "intent")]
+    pub(crate) if_value: Option<OsString>,
     /// Where it must be durable: zone, zones:N, all
     #[arg(long, value_name = "LEVEL", value_parser = parse::write_level)]
     pub(crate) write_level: Option<WriteLevel>,
@@ -152,8 +165,56 @@ pub(crate) struct PutArgs {
     /// The value expires after this long
     #[arg(long, value_parser = parse::timeout)]
     pub(crate) ttl: Option<Duration>,
+    /// The value vanishes with this lease
+    #[arg(long, value_name = "NAME:TOKEN", value_parser = parse::lease)]
+    pub(crate) lease: Option<LeaseRef>,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
+}
+
+/// How a lease is taken.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// The lease's name
+    pub(crate) name: OsString,
+    /// How long it stands when it is not renewed
+    #[arg(long, default_value = "10s", value_parser = parse::timeout)]
+    pub(crate) ttl: Duration,
+    /// How long to wait while another holds it; 0s: not at all
+    #[arg(long, default_value = "30s", value_parser = parse::duration)]
+    pub(crate) wait: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LockArgs {
+    #[command(flatten)]
+    pub(crate) hold: HoldArgs,
+    /// The command and its arguments. It finds the lease in KV_LOCK_NAME and KV_LOCK_TOKEN
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// Take a lease; it ends when it is not renewed
+    Acquire(HoldArgs),
+    /// Give a lease its full time again
+    Renew {
+        /// The lease
+        #[arg(value_name = "NAME:TOKEN", value_parser = parse::lease)]
+        lease: LeaseRef,
+    },
+    /// Give a lease up
+    End {
+        /// The lease
+        #[arg(value_name = "NAME:TOKEN", value_parser = parse::lease)]
+        lease: LeaseRef,
+    },
+    /// Show who holds a lease
+    Show {
+        /// Its name
+        name: OsString,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -203,6 +264,25 @@ pub(crate) struct ScanArgs {
     /// Without values
     #[arg(long)]
     pub(crate) keys_only: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("watched").required(true).args(["key", "prefix"]))]
+pub(crate) struct WatchArgs {
+    /// The key
+    pub(crate) key: Option<OsString>,
+    /// KEY is base64
+    #[arg(long, requires = "key")]
+    pub(crate) key_base64: bool,
+    /// All keys that begin with it; with an empty one, all keys
+    #[arg(long)]
+    pub(crate) prefix: Option<OsString>,
+    /// The changes that follow this revision, as an earlier watch in this zone has shown it; without it, those from now on
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) from: Option<Revision>,
+    /// End after so many changes
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
 }
 
 /// The form of a file of records.
@@ -452,6 +532,13 @@ mod tests {
             "--endpoints 127.0.0.1:1,127.0.0.1:2 get k --level bounded:500ms",
             "get k --raw",
             "delete k --if-context AAEC",
+            "put k v --if-value old",
+            "delete k --if-value ''",
+            "txn",
+            "txn -",
+            "txn f --read-only --max-operations 4096 --max-duration 5s",
+            "txn f --op-id 1700000000000-000102030405060708090a0b0c0d0e0f",
+            "txn --interactive",
             "scan --prefix p --from a --to b --limit 10 --keys-only",
             "import f --format tsv",
             "export - --format jsonl",
@@ -479,6 +566,13 @@ mod tests {
             "completions bash",
             "profile use p",
             "--session token get k --level session",
+            "lock n -- sleep 1",
+            "lock n --ttl 2s --wait 0s -- sh -c 'exit 3'",
+            "lease acquire n --ttl 1s --wait 5s",
+            "lease renew n:5",
+            "lease end a:b:5",
+            "lease show n",
+            "put k v --ttl 10m --lease n:5",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -492,6 +586,12 @@ mod tests {
             "put k",
             "put k v --file f",
             "put k v --overwrite --if-absent",
+            "put k v --if-value x --if-absent",
+            "txn f --max-operations 4097",
+            "txn f --max-operations 0",
+            "txn f --max-duration 0s",
+            "txn f g",
+            "txn --interactive --op-id 1700000000000-000102030405060708090a0b0c0d0e0f",
             "put k v --context 'not base64!'",
             "put k v --write-level some",
             "put k v --op-id 12",
@@ -512,6 +612,12 @@ mod tests {
             "demo --nodes 0",
             "import f --in-flight 0",
             "--timeout 0s status",
+            "lock n",
+            "lock n sleep 1",
+            "lock n --ttl 0s -- true",
+            "lease renew n",
+            "lease end n:x",
+            "put k v --lease n",
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.use_stderr(), "{line}");

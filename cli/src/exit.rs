@@ -68,6 +68,11 @@ impl Failure {
         Self::Said(UNAVAILABLE)
     }
 
+    /// A command that ran under a lease was killed in the middle: what it did is not known. It was reported.
+    pub(crate) const fn lock_lost() -> Self {
+        Self::Said(OUTCOME_UNKNOWN)
+    }
+
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
@@ -95,6 +100,10 @@ impl From<io::Error> for Failure {
 pub(crate) type Outcome = Result<Done, Failure>;
 
 fn code_of(error: &Error) -> u8 {
+    if error.reason() == "COMPACTED" {
+        // The command made sense; what it asks for is gone.
+        return OTHER;
+    }
     match (error.effect(), error.kind()) {
         (Effect::Applied | Effect::Unknown, _) => OUTCOME_UNKNOWN,
         (Effect::None, ErrorKind::InvalidArgument) => USAGE,

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use meridian_client::{Effect, Error, Sibling, Versions, Written};
+use meridian_client::{Effect, Error, Sibling, Versions, WatchEvent, Written};
 
 use crate::exit::Failure;
 
@@ -44,6 +44,21 @@ pub(crate) fn age(age: Duration) -> String {
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
     }
+}
+
+/// One change on one line, the revision last.
+pub(crate) fn event(event: &WatchEvent) -> String {
+    let what = match &event.value {
+        Some(value) => short(value),
+        None if event.expired => "expired".to_owned(),
+        None => "deleted".to_owned(),
+    };
+    let part = match event.transaction {
+        Some((id, parts)) => format!("  transaction {id:032x} of {parts} shards"),
+        None => String::new(),
+    };
+    let (key, zone, dot) = (text(&event.key), &event.zone, &event.dot);
+    format!("{key}  {what}  {zone}  {dot}{part}  {}", event.revision)
 }
 
 fn sibling(sibling: &Sibling) -> String {

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::{
-    Error, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WriteLevel, Written,
+    Error, LeaseRef, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WatchEvent,
+    WriteLevel, Written,
 };
 use serde_json::{Map, Value, json};
 
@@ -59,6 +60,26 @@ pub(crate) fn write_level(level: WriteLevel) -> String {
         WriteLevel::Zones(zones) => format!("zones:{zones}"),
         WriteLevel::All => "all".to_owned(),
     }
+}
+
+/// One change. `value` is left out of what was deleted.
+pub(crate) fn event(event: &WatchEvent) -> Value {
+    let mut object = Map::new();
+    set_bytes(&mut object, "key", &event.key);
+    if let Some(value) = &event.value {
+        set_bytes(&mut object, "value", value);
+    }
+    object.insert("deleted".to_owned(), event.value.is_none().into());
+    object.insert("expired".to_owned(), event.expired.into());
+    object.insert("dot".to_owned(), event.dot.as_str().into());
+    object.insert("zone".to_owned(), event.zone.as_str().into());
+    object.insert("written_at".to_owned(), time(event.written_at_ms).into());
+    if let Some((id, parts)) = event.transaction {
+        let transaction = json!({ "id": format!("{id:032x}"), "parts": parts });
+        object.insert("transaction".to_owned(), transaction);
+    }
+    object.insert("revision".to_owned(), event.revision.to_string().into());
+    Value::Object(object)
 }
 
 /// `value` is left out of what was deleted.
@@ -152,6 +173,11 @@ fn receipt(receipt: &Receipt) -> Value {
     })
 }
 
+/// A write of a transaction.
+pub(crate) fn part(key: &[u8], done: &Receipt) -> Value {
+    with_key(key, json!({"receipt": receipt(done)}))
+}
+
 /// The answer to a write.
 pub(crate) fn written(written: &Written) -> Value {
     let rest = json!({
@@ -160,6 +186,17 @@ pub(crate) fn written(written: &Written) -> Value {
         "session": session(&written.session),
     });
     with_key(&written.key, rest)
+}
+
+pub(crate) fn lease(lease: &LeaseRef, ttl: Duration, acquired_at_ms: Option<u64>) -> Value {
+    let mut object = Map::new();
+    set_bytes(&mut object, "name", &lease.name);
+    object.insert("token".to_owned(), lease.token.into());
+    object.insert("ttl_ms".to_owned(), millis(ttl).into());
+    if let Some(acquired_at_ms) = acquired_at_ms {
+        object.insert("acquired_at".to_owned(), time(acquired_at_ms).into());
+    }
+    Value::Object(object)
 }
 
 pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {

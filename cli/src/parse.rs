@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use meridian_client::{ReadLevel, WriteLevel};
+use bytes::Bytes;
+use meridian_client::{LeaseRef, ReadLevel, WriteLevel};
 
 /// `5s`, `500ms`, `10m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -55,6 +56,19 @@ pub(crate) fn probability(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `NAME:TOKEN`; the name may hold colons.
+pub(crate) fn lease(text: &str) -> Result<LeaseRef, String> {
+    let parts = text
+        .rsplit_once(':')
+        .filter(|(name, _)| !name.is_empty())
+        .and_then(|(name, token)| Some((name, token.parse().ok()?)));
+    let (name, token) = parts.ok_or("a lease is NAME:TOKEN, and the token a number")?;
+    Ok(LeaseRef {
+        name: Bytes::copy_from_slice(name.as_bytes()),
+        token,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +100,15 @@ mod tests {
         }
         for text in ["", "zone:1", "zones", "zones:0", "all:1"] {
             assert!(write_level(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_a_name_that_may_hold_colons_and_a_token() {
+        let read = lease("a:b:7").unwrap();
+        assert_eq!((read.name.as_ref(), read.token), (&b"a:b"[..], 7));
+        for text in ["", "a", "a:", ":7", "a:-1", "a:b"] {
+            assert!(lease(text).is_err(), "{text:?}");
         }
     }
 

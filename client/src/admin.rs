@@ -155,24 +155,12 @@ impl NodeAdmin {
     ) -> Result<T, Error> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.explain(&status)),
+            Ok(Err(status)) => Err(link::explain(&self.addr, &status)),
             Err(_elapsed) => Err(Error::unanswered(format!(
                 "no answer from {} in time",
                 self.addr
             ))),
         }
-    }
-
-    /// A connection that was never made is told apart from one that broke.
-    fn explain(&self, status: &Status) -> Error {
-        let cause = link::describe(status);
-        let refused = status.code() == tonic::Code::Unavailable && cause != status.message();
-        if refused {
-            Error::unreachable(format!("cannot reach {}: {cause}", self.addr))
-        } else {
-            Error::from_status(status)
-        }
-        .with_metadata("addr", &self.addr)
     }
 }
 

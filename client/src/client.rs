@@ -16,12 +16,14 @@ use crate::admin::{Admin, discover};
 use crate::builder::ClientBuilder;
 use crate::error::Error;
 use crate::execute::{Execution, may_leave_zone};
+use crate::lease::LeaseRef;
 use crate::link::{Link, Reply};
 use crate::options::{ReadOptions, ScanQuery, WriteOptions, millis};
 use crate::results::{ServedBy, Versions, Written};
 use crate::retry::Budget;
 use crate::routes::{Reach, Routes};
 use crate::scan::Scan;
+use crate::watch::{Watch, WatchQuery};
 
 /// Operations of one batch in flight at once.
 const BATCH_IN_FLIGHT: usize = 256;
@@ -163,20 +165,20 @@ impl Client {
         }
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) fn keyspace_name(&self) -> &str {
+        &self.keyspace
+    }
+
     /// The same client, for another keyspace.
     pub fn keyspace(&self, name: &str) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
             keyspace: name.into(),
         }
-    }
-
-    pub(crate) const fn inner(&self) -> &Arc<Inner> {
-        &self.inner
-    }
-
-    pub(crate) fn keyspace_name(&self) -> &str {
-        &self.keyspace
     }
 
     /// The zone whose nodes are asked first.
@@ -234,9 +236,10 @@ impl Client {
             context: intent.context,
             level: options.level.to_wire(),
             op_id: options.op_id.map(crate::OpId::to_wire),
-            ttl_ms: options.ttl.map_or(0, millis),
+            ttl_ms: options.ttl.map_or(0, |ttl| millis(ttl).max(1)),
             session: options.session.as_bytes().clone(),
             expected: intent.expected,
+            lease: options.lease.as_ref().map(LeaseRef::to_wire),
         };
         self.write(key, Operation::Put(put)).await
     }
@@ -275,6 +278,11 @@ impl Client {
     /// Reads keys in order, page by page.
     pub fn scan(&self, query: ScanQuery) -> Scan {
         Scan::new(self.clone(), query)
+    }
+
+    /// Shows the changes of a key or of a prefix, of whatever zone, as the home zone comes to hold them.
+    pub fn watch(&self, query: WatchQuery) -> Watch {
+        Watch::new(Arc::clone(&self.inner), Arc::clone(&self.keyspace), query)
     }
 
     /// Reads many keys. Not atomic: one result per key, in the order asked.

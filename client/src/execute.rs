@@ -260,7 +260,8 @@ fn op_id_of(operation: &mut Operation) -> Option<&mut Option<wire::OpId>> {
     }
 }
 
-/// Whether an operation may be tried in another zone: reads of a whole answer, and writes without a condition.
+/// Whether an operation may be tried in another zone: reads of a whole answer, and writes without a condition. A
+/// lease is its zone's only.
 pub(crate) fn may_leave_zone(operation: &Operation) -> bool {
     let unconditional = |intent: wire::Intent| match intent {
         wire::Intent::Blind | wire::Intent::Context | wire::Intent::Overwrite => true,
@@ -268,7 +269,7 @@ pub(crate) fn may_leave_zone(operation: &Operation) -> bool {
     };
     match operation {
         Operation::Get(get) => !get.stamped && get.view.is_empty(),
-        Operation::Put(put) => unconditional(put.intent()),
+        Operation::Put(put) => put.lease.is_none() && unconditional(put.intent()),
         Operation::Delete(delete) => unconditional(delete.intent()),
         Operation::Scan(scan) => {
             scan.page_token.is_empty() && !scan.stamped && scan.view.is_empty()
@@ -296,6 +297,10 @@ mod tests {
         assert!(may_leave_zone(&put(wire::Intent::Blind)));
         assert!(!may_leave_zone(&put(wire::Intent::IfAbsent)));
         assert!(!may_leave_zone(&put(wire::Intent::IfContext)));
+        assert!(!may_leave_zone(&Operation::Put(wire::Put {
+            lease: Some(wire::LeaseRef::default()),
+            ..wire::Put::default()
+        })));
     }
 
     #[test]

@@ -75,6 +75,11 @@ token! {
     SessionToken
 }
 
+token! {
+    /// Up to where a watch has shown the changes of a zone. Valid in that zone.
+    Revision
+}
+
 /// Names one operation through all of its attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpId {

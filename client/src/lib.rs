@@ -21,6 +21,7 @@ mod client;
 mod error;
 mod execute;
 mod ids;
+mod lease;
 mod link;
 mod options;
 mod results;
@@ -28,12 +29,14 @@ mod retry;
 mod routes;
 mod scan;
 mod transaction;
+mod watch;
 
 pub use admin::{Admin, Failed, Health, NodeAdmin};
 pub use builder::ClientBuilder;
 pub use client::{Client, Write};
 pub use error::{Effect, Error, ErrorKind};
-pub use ids::{Context, OpId, SessionToken, TokenError};
+pub use ids::{Context, OpId, Revision, SessionToken, TokenError};
+pub use lease::{Lease, LeaseHeld, LeaseOptions, LeaseRef, LeaseShown};
 pub use options::{Intent, ReadLevel, ReadOptions, ScanQuery, WriteLevel, WriteOptions};
 pub use results::{Page, Receipt, ServedBy, Sibling, Versions, Written};
 pub use scan::Scan;
@@ -41,6 +44,7 @@ pub use transaction::{
     Action, ActionOutcome, Committed, Compare, KeyRange, Transaction, TransactionOutcome, Txn,
     TxnOptions, View,
 };
+pub use watch::{Watch, WatchBatch, WatchEvent, WatchKeys, WatchQuery};
 
 /// The wire contract, for callers that work on it directly.
 pub use meridian_proto as proto;

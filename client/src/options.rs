@@ -6,6 +6,7 @@ use bytes::Bytes;
 use meridian_proto::kv::v1 as wire;
 
 use crate::ids::{Context, OpId, SessionToken};
+use crate::lease::LeaseRef;
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,6 +179,8 @@ pub struct WriteOptions {
     pub op_id: Option<OpId>,
     /// The version expires after this long. Puts only.
     pub ttl: Option<Duration>,
+    /// The version vanishes with this lease, which must be of the same zone. Puts only.
+    pub lease: Option<LeaseRef>,
     /// Session token to join into the one returned.
     pub session: SessionToken,
 }

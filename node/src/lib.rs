@@ -27,5 +27,6 @@ mod run;
 mod service;
 mod shared;
 mod task;
+mod watched;
 
 pub use run::{RunError, run};

@@ -58,5 +58,27 @@ pub(crate) const WINDOW_BYTES: u32 = 8 << 20;
 /// Largest emulated delay of a link.
 pub(crate) const DELAY_MS_MAX: u64 = 10_000;
 
+/// Watchers of one node: each holds a few messages, and costs a look at the store when what it watches changes.
+pub(crate) const WATCHERS_MAX: usize = 1024;
+
+/// Messages that wait for one watcher; past it no more changes are read for it.
+pub(crate) const WATCH_MESSAGES_MAX: usize = 8;
+
+/// A watcher that takes no message for this long while more wait is cut off.
+pub(crate) const WATCH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A watcher that has not been told anything for this long is told its revision.
+pub(crate) const WATCH_SILENCE: Duration = Duration::from_secs(5);
+
+/// Changes of one shard looked at before a watcher is shown what was found.
+pub(crate) const WATCH_PAGE_CHANGES: u64 = 512;
+
+/// Bytes of changes of one shard and incarnation looked at; one always fits.
+pub(crate) const WATCH_PAGE_BYTES: usize = 256 << 10;
+
+/// A watcher whose keys did not change is told its revision after this many changes of others, so that it may go on
+/// from there.
+pub(crate) const WATCH_SKIPPED_MAX: u64 = 16_384;
+
 /// Entries in a page of a scan whose client does not say.
 pub(crate) const SCAN_LIMIT_DEFAULT: u32 = 100;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::metrics::Metrics;
+use crate::watched::Watched;
 
 /// Where the leader of a group is thought to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     /// Requests given to cores and not answered.
     in_flight: AtomicUsize,
     poisoned: watch::Sender<Option<String>>,
+    /// Whom core threads wake.
+    pub(crate) watched: Arc<Watched>,
 }
 
 impl Shared {
@@ -63,6 +66,7 @@ impl Shared {
             disk_full: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             poisoned: watch::Sender::new(None),
+            watched: Arc::default(),
         })
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meridian_causal::{CausalContext, Content, Dot, OpId};
+use meridian_causal::{CausalContext, Dot, OpId};
 use meridian_core::command::WriteIntent;
 use meridian_core::request::ReadLevel;
 
@@ -106,6 +106,7 @@ impl Evidence {
                 content,
                 intent,
                 op_id,
+                ttl_ms,
                 ..
             } = &operation.action
             else {
@@ -125,6 +126,7 @@ impl Evidence {
                 number,
                 op_id: *op_id,
                 content,
+                expires: ttl_ms.is_some(),
                 intent,
                 call_ns: operation.call_ns,
                 seen_ns: effect.seen_ns,
@@ -152,7 +154,7 @@ fn op_index(history: &History) -> BTreeMap<OpId, usize> {
 
 /// Fills in what each write replaced. Rows are in terms of the places of dots in the key's sorted list.
 fn fill_rows(history: &History, dots: &[Dot], writes: &mut [WriteFact<'_>]) {
-    let tombstones = places(writes, |write| *write.content == Content::Tombstone);
+    let tombstones = places(writes, |write| write.may_be_tombstone());
     let seen: Vec<u64> = writes.iter().map(|write| write.seen_ns).collect();
     for (place, write) in writes.iter_mut().enumerate() {
         let receipt = history
@@ -298,8 +300,12 @@ pub(super) fn describe_key(history: &History, evidence: &Evidence, key: &Bytes) 
 fn describe_action(action: &Action) -> String {
     match action {
         Action::Write {
-            content, intent, ..
+            content,
+            intent,
+            ttl_ms,
+            ..
         } => {
+            let expires = if ttl_ms.is_some() { " expiring" } else { "" };
             let intent = match intent {
                 WriteIntent::Blind => "blind".to_string(),
                 WriteIntent::Context(context) => format!("context {}", show_context(context)),
@@ -308,7 +314,7 @@ fn describe_action(action: &Action) -> String {
                 WriteIntent::IfValue(_) => "if-value".to_string(),
                 WriteIntent::IfContext(context) => format!("if-context {}", show_context(context)),
             };
-            format!("write {} {intent}", show_content(content))
+            format!("write{expires} {} {intent}", show_content(content))
         }
         Action::Get { level, .. } => format!("get {level:?}"),
         Action::Scan { level, .. } => format!("scan {level:?}"),

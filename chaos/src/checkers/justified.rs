@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use meridian_causal::Content;
 use meridian_core::command::WriteIntent;
 
 use super::FinalState;
@@ -37,9 +36,7 @@ fn check_blind(key: &KeyHistory<'_>, write: &WriteFact<'_>) -> Checked {
         .filter_map(|place| key.writes.get(place))
         .collect();
     let versions: BTreeSet<_> = newest.iter().map(|write| write.op_id).collect();
-    let any_live = newest
-        .iter()
-        .any(|write| *write.content != Content::Tombstone);
+    let any_live = newest.iter().any(|write| !write.may_be_tombstone());
     if versions.len() <= most_versions || !any_live {
         return Ok(());
     }

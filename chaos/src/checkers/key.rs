@@ -20,6 +20,8 @@ pub(super) struct WriteFact<'a> {
     pub(super) op_id: OpId,
     /// What it said.
     pub(super) content: &'a Content,
+    /// It may have become a tombstone by itself.
+    pub(super) expires: bool,
     /// What it was to replace.
     pub(super) intent: &'a WriteIntent,
     /// When its client sent it first.
@@ -70,6 +72,13 @@ pub(super) struct KeyHistory<'a> {
     pub(super) reads: Vec<ReadFact>,
 }
 
+impl WriteFact<'_> {
+    /// It is a delete, or may have become one: it expires.
+    pub(super) fn may_be_tombstone(&self) -> bool {
+        self.expires || *self.content == Content::Tombstone
+    }
+}
+
 impl<'a> KeyHistory<'a> {
     /// A key without reads yet.
     pub(super) fn new(name: Bytes, writes: Vec<WriteFact<'a>>) -> Self {
@@ -99,9 +108,9 @@ impl<'a> KeyHistory<'a> {
         bits
     }
 
-    /// The writes that are deletes.
+    /// The writes that are deletes, or may have become such.
     pub(super) fn tombstones(&self) -> Bits {
-        self.which(|write| *write.content == Content::Tombstone)
+        self.which(|write| write.may_be_tombstone())
     }
 
     /// What any of `killers` may have replaced.
@@ -128,8 +137,7 @@ impl<'a> KeyHistory<'a> {
     /// on. A key's record is dropped once nothing but deletes is left of it and every zone has them; what comes to the
     /// key afterwards may begin without their context. So these may be forgotten, and no others.
     pub(super) fn forgettable(&self, at_ns: u64) -> Bits {
-        let mut ended =
-            self.which(|write| *write.content == Content::Tombstone && write.seen_ns <= at_ns);
+        let mut ended = self.which(|write| write.may_be_tombstone() && write.seen_ns <= at_ns);
         loop {
             let mut grown = ended.clone();
             grown.add(&self.possibly_replaced_by(&ended));
@@ -147,7 +155,9 @@ impl<'a> KeyHistory<'a> {
             .binary_search(&dot)
             .ok()
             .and_then(|place| self.writes.get(place));
-        write.is_none_or(|write| write.content == content)
+        write.is_none_or(|write| {
+            write.content == content || (write.expires && *content == Content::Tombstone)
+        })
     }
 
     /// The siblings and the coverage of a final set.

@@ -2,7 +2,7 @@
 //!
 //! Some watch while the run goes on (`apply`, `dots`, `op_ids`): they see what every replica applied. The others judge at
 //! the end, from what clients sent and were answered (`history`), the causal history made of it (`evidence`), and the
-//! state read straight from the engines (`FinalState`): `convergence`, `durability`, `tombstones`, `linear`,
+//! state read straight from the engines (`FinalState`): `convergence`, `durability`, `expiry`, `tombstones`, `linear`,
 //! `registers`.
 //!
 //! Invariant: a checker never asks a core whether the core is right. What a write replaced is taken from what its client
@@ -15,6 +15,7 @@ mod convergence;
 mod dots;
 mod durability;
 mod evidence;
+mod expiry;
 mod justified;
 mod key;
 mod linear;
@@ -128,6 +129,7 @@ impl Observer {
     /// Judges a finished run.
     pub fn judge(&self, history: &History, state: &FinalState) -> Checked {
         convergence::check(state)?;
+        expiry::check(state)?;
         let keys = self.evidence.keys(history, state.at_ns)?;
         for key in &keys {
             let judged = [

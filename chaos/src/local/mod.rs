@@ -7,7 +7,8 @@
 //! Invariants checked, after everything has converged: those of `ledger`, in every zone; equal digests in all zones; no
 //! node ended by itself, failed to start again, or panicked.
 //!
-//! `bank` is another experiment on the same processes: transactions that move money while nodes are killed.
+//! `bank` and `watch` are other experiments on the same processes: transactions that move money while nodes are killed, and the
+//! exact sequence shown to a watcher.
 //!
 //! Read `ledger` (the promise), `workload` (the writers), `run` (the order of events), `lossy` (the disk).
 
@@ -16,10 +17,12 @@ mod bank;
 pub mod cluster;
 pub mod ends;
 pub mod ledger;
+pub mod locks;
 pub mod lossy;
 pub mod plan;
 pub mod process;
 mod run;
+pub mod watch;
 mod workload;
 
 pub use args::LocalArgs;

@@ -276,6 +276,8 @@ impl Attempt {
             | Response::Lag(_)
             | Response::Groups(_)
             | Response::ViewClosed
+            | Response::LeaseHeld(_)
+            | Response::LeaseEnded
             | Response::Inner(_) => Next::Done(Status::Info),
         }
     }
@@ -308,7 +310,7 @@ impl Attempt {
                 self.found_all(keys);
                 (None, None)
             }
-            Answer::Digest(_) | Answer::Holds(_) => (None, None),
+            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) => (None, None),
         };
         if let Some(set) = set {
             self.found.push(Found { key, set, stamp });

@@ -275,32 +275,32 @@ fn signed(value: u64) -> i64 {
 
 /// The key of a list.
 pub fn list(zone: usize, number: u64) -> Bytes {
-    Bytes::from(format!("t/{zone}/l/{number:04}"))
+    Bytes::from(format!("x/{zone}/l/{number:04}"))
 }
 
 /// The key of a register.
 pub fn register(zone: usize, number: u64) -> Bytes {
-    Bytes::from(format!("t/{zone}/r/{number:02}"))
+    Bytes::from(format!("x/{zone}/r/{number:02}"))
 }
 
 /// The key of an account.
 pub fn account(zone: usize, number: u64) -> Bytes {
-    Bytes::from(format!("t/{zone}/a/{number:02}"))
+    Bytes::from(format!("x/{zone}/a/{number:02}"))
 }
 
 /// The key of one side of a pair.
 pub fn side(zone: usize, pair: u64, side: u64) -> Bytes {
-    Bytes::from(format!("t/{zone}/w/{pair:04}/{side}"))
+    Bytes::from(format!("x/{zone}/w/{pair:04}/{side}"))
 }
 
 /// What the keys of a group begin with.
 pub fn prefix(zone: usize, group: u64) -> Bytes {
-    Bytes::from(format!("t/{zone}/p/{group}/"))
+    Bytes::from(format!("x/{zone}/p/{group}/"))
 }
 
 /// A key of a group that is read whole.
 pub fn fork(zone: usize, group: u64, key: u64) -> Bytes {
-    Bytes::from(format!("t/{zone}/f/{group:04}/{key}"))
+    Bytes::from(format!("x/{zone}/f/{group:04}/{key}"))
 }
 
 /// The shard of a key.
@@ -310,5 +310,5 @@ pub fn shard(key: &[u8], shards: u16) -> ShardId {
 
 /// Whether a key is one of those that transactions write.
 pub fn is_transactional(key: &[u8]) -> bool {
-    key.starts_with(b"t/")
+    key.starts_with(b"x/")
 }

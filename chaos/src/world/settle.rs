@@ -2,20 +2,24 @@
 //!
 //! Settled means: no client waits; every node's cores know their groups, with a leader, everything committed applied, no
 //! comparison under way and nothing kept for other zones; every leader says that every other zone has all of its effects;
-//! and every zone has taken one more write and answered one more linearizable read of every shard. A world that is not
+//! every zone has taken one more write and answered one more linearizable read of every shard; and no version waits to
+//! expire. A world that is not
 //! settled within the bound breaks a promise.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use meridian_causal::{Content, OpId};
 use meridian_core::command::WriteIntent;
 use meridian_core::error::Error;
 use meridian_core::ids::{GroupId, KeyspaceId, RequestId, ShardId};
+use meridian_core::keys::{ExpiryKey, Place};
 use meridian_core::request::{
     Answer, Filter, GroupStatus, Query, Read, ReadLevel, Request, Response,
 };
 use meridian_core::{Input, read};
+use meridian_storage::Read as _;
 
 use super::outputs::WORLD_CLIENT;
 use super::{Event, World};
@@ -133,7 +137,29 @@ impl World {
                 operation.outcome = Outcome::Written(receipt);
             }
         }
-        reason
+        reason.or_else(|| self.still_expiring())
+    }
+
+    /// A node that holds versions whose time is still to come, or whose expiry is not logged.
+    fn still_expiring(&self) -> Option<String> {
+        let shards = 0..self.scenario.shards;
+        let expires = |machine: &crate::node::SimNode| {
+            shards.clone().any(|shard| {
+                let place = Place {
+                    keyspace: KeyspaceId::DEFAULT,
+                    shard: ShardId(shard),
+                };
+                let (from, to) = ExpiryKey::due(place, u64::MAX - 1);
+                let mut any = false;
+                let scanned = machine.engine.scan(&from, &to, &mut |_, _| {
+                    any = true;
+                    ControlFlow::Break(())
+                });
+                any || scanned.is_err()
+            })
+        };
+        let node = self.nodes.iter().position(expires)?;
+        Some(format!("n{} holds versions that expire", node + 1))
     }
 
     fn check_groups(
@@ -269,6 +295,7 @@ impl World {
                 content: Content::Value(Bytes::from(format!("last-{zone}"))),
                 intent: WriteIntent::Blind,
                 op_id: OpId { stamp_ms, id },
+                ttl_ms: None,
             },
             outcome: Outcome::Info,
         }

@@ -20,6 +20,7 @@ pub(crate) async fn put(app: &mut App<'_>, args: PutArgs) -> Outcome {
     let session = Session::of(&app.settings)?;
     let mut options = write_options(&args.write, &session);
     options.ttl = args.ttl;
+    options.lease = args.lease;
     let written = app.client().await?.put(key, value, &options).await?;
     acknowledge(app, &written, &session)
 }
@@ -33,18 +34,20 @@ pub(crate) async fn delete(app: &mut App<'_>, args: DeleteArgs) -> Outcome {
 }
 
 fn write_options(args: &WriteArgs, session: &Session) -> WriteOptions {
-    let intent = match (&args.context, &args.if_context) {
-        (Some(context), _) => Intent::Context(context.clone()),
-        (None, Some(context)) => Intent::IfContext(context.clone()),
-        (None, None) if args.overwrite => Intent::Overwrite,
-        (None, None) if args.if_absent => Intent::IfAbsent,
-        (None, None) => Intent::Blind,
+    let intent = match (&args.context, &args.if_context, &args.if_value) {
+        (Some(context), _, _) => Intent::Context(context.clone()),
+        (None, Some(context), _) => Intent::IfContext(context.clone()),
+        (None, None, Some(value)) => Intent::IfValue(bytes_of(value)),
+        (None, None, None) if args.overwrite => Intent::Overwrite,
+        (None, None, None) if args.if_absent => Intent::IfAbsent,
+        (None, None, None) => Intent::Blind,
     };
     WriteOptions {
         intent,
         level: args.write_level.unwrap_or_default(),
         op_id: args.op_id,
         ttl: None,
+        lease: None,
         session: session.token.clone(),
     }
 }

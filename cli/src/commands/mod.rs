@@ -6,8 +6,12 @@ mod fault;
 mod keys;
 mod keyspace;
 mod lag;
+mod lease;
+mod lock;
 mod resolve;
 mod scan;
+pub(crate) mod txn;
+mod watch;
 
 use crate::app::App;
 use crate::args::ClusterCommand;
@@ -17,10 +21,12 @@ use crate::transfer;
 /// Carries out any command that works on a running cluster.
 pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
     match command {
-        ClusterCommand::Put(args) => keys::put(app, args).await,
+        ClusterCommand::Put(args) => keys::put(app, *args).await,
         ClusterCommand::Get(args) => keys::get(app, args).await,
         ClusterCommand::Delete(args) => keys::delete(app, args).await,
         ClusterCommand::Scan(args) => scan::run(app, args).await,
+        ClusterCommand::Txn(args) => Box::pin(txn::run(app, args)).await,
+        ClusterCommand::Watch(args) => watch::run(app, args).await,
         ClusterCommand::Import(args) => transfer::import(app, args).await,
         ClusterCommand::Export(args) => transfer::export(app, args).await,
         ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,
@@ -31,5 +37,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Lag(args) => lag::lag(app, args).await,
         ClusterCommand::Digest(args) => lag::digest(app, args).await,
         ClusterCommand::Fault(command) => fault::run(app, command).await,
+        ClusterCommand::Lock(args) => lock::run(app, args).await,
+        ClusterCommand::Lease(command) => lease::run(app, command).await,
     }
 }

@@ -184,6 +184,18 @@ impl Link {
     }
 }
 
+/// The error of a unary call to `addr`. A connection that was never made is told apart from one that broke.
+pub(crate) fn explain(addr: &str, status: &tonic::Status) -> Error {
+    let cause = describe(status);
+    let refused = status.code() == tonic::Code::Unavailable && cause != status.message();
+    if refused {
+        Error::unreachable(format!("cannot reach {addr}: {cause}"))
+    } else {
+        Error::from_status(status)
+    }
+    .with_metadata("addr", addr)
+}
+
 /// The innermost cause says most: "connection refused" rather than "transport error".
 pub(crate) fn describe(status: &tonic::Status) -> String {
     let mut cause: &dyn std::error::Error = status;

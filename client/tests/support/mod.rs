@@ -227,6 +227,7 @@ macro_rules! not_scripted {
 #[tonic::async_trait]
 impl Kv for Node {
     type OperateStream = Pin<Box<dyn Stream<Item = Result<kv::OperateResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<kv::WatchResponse, Status>> + Send>>;
 
     async fn operate(
         &self,
@@ -269,6 +270,11 @@ impl Kv for Node {
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
         transact: kv::TransactRequest => kv::TransactResponse;
+        lease_acquire: kv::LeaseAcquireRequest => kv::LeaseResponse;
+        lease_renew: kv::LeaseRenewRequest => kv::LeaseResponse;
+        lease_end: kv::LeaseEndRequest => kv::LeaseEndResponse;
+        lease_get: kv::LeaseGetRequest => kv::LeaseGetResponse;
+        watch: kv::WatchRequest => Self::WatchStream;
     }
 }
 

@@ -249,7 +249,11 @@ impl Core {
             | What::ForwardedWrite(_)
             | What::ForwardedRead
             | What::Inquire(..)
-            | What::Confirm(..) => Self::answer(waiter.origin, result, out),
+            | What::Confirm(..)
+            | What::Acquire(..)
+            | What::Renew(..)
+            | What::EndLease(_)
+            | What::LeaseCheck(_) => Self::answer(waiter.origin, result, out),
         }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::ids::{NodeId, RequestId};
+use crate::lease::{AcquireOp, LeaseRef};
 use crate::record;
 use crate::transaction::TransactionId;
 use crate::two_phase::{DecideOp, PrepareOp, ResolveOp, TransactOp};
@@ -92,6 +93,16 @@ impl Op {
             | Self::Quarantine { .. }
             | Self::TakeIncarnation { .. }
             | Self::Resolve(_) => 0,
+            Self::LeaseAcquire(acquire) => acquire.name.len(),
+            Self::LeaseEnd { leases, .. } => leases.iter().map(LeaseRef::encoded_bytes).sum(),
+            Self::LeasedWrite { lease, write, .. } => {
+                lease.encoded_bytes() + write.variable_bytes()
+            }
+            Self::LeaseGone { lease } => lease.encoded_bytes(),
+            Self::Expire { keys } => keys
+                .iter()
+                .map(|(key, dots)| key.len() + (1 + dots.len()) * DOT_BYTES)
+                .sum(),
         };
         FIXED_BYTES + variable
     }
@@ -125,6 +136,11 @@ impl WriteOp {
 }
 
 impl Effect {
+    /// Whether it belongs to the same transaction as the effect before it: the two travel together.
+    pub fn continues(&self, before: &Self) -> bool {
+        self.transaction.is_some() && self.transaction == before.transaction
+    }
+
     /// About how many bytes it takes, rather too many than too few.
     pub fn encoded_bytes(&self) -> usize {
         FIXED_BYTES + self.key.len() + content_bytes(&self.content) + context_bytes(&self.replaced)
@@ -215,6 +231,34 @@ pub enum Op {
     Forget {
         /// The attempts.
         ids: Vec<TransactionId>,
+    },
+    /// Somebody wants a lease.
+    LeaseAcquire(AcquireOp),
+    /// Leases end: their holders give them up, or their time is over. Those that stand no longer are left alone.
+    LeaseEnd {
+        /// The leases.
+        leases: Vec<LeaseRef>,
+        /// Who waits for the outcome; nobody when the time was over.
+        waiter: Option<Waiter>,
+    },
+    /// A client's write that is to vanish with a lease.
+    LeasedWrite {
+        /// The lease.
+        lease: LeaseRef,
+        /// The lease is one of this shard.
+        home: bool,
+        /// The write.
+        write: WriteOp,
+    },
+    /// A lease of another shard stands no longer: what was attached to it here vanishes.
+    LeaseGone {
+        /// The lease.
+        lease: LeaseRef,
+    },
+    /// These versions are past their time, by the leader's clock (protocol rule 4).
+    Expire {
+        /// Keys and the dots of the versions.
+        keys: Vec<(Bytes, Vec<Dot>)>,
     },
 }
 
@@ -310,6 +354,8 @@ pub enum WriteOutcome {
     },
     /// The key is part of a prepared transaction. No effect; to be proposed again once that is resolved.
     Locked,
+    /// The lease it was to be attached to does not stand. No effect.
+    LeaseNotFound,
 }
 
 #[cfg(test)]
@@ -335,6 +381,17 @@ mod tests {
         })
     }
 
+    fn leased_write(lease: LeaseRef, key: Bytes) -> Op {
+        let Op::Write(write) = write(key.clone(), Some(key), WriteIntent::Blind) else {
+            panic!("a write is a write");
+        };
+        Op::LeasedWrite {
+            lease,
+            home: true,
+            write,
+        }
+    }
+
     fn every_op(key: &Bytes, counter: u64) -> Vec<Op> {
         let incarnation = Incarnation::new(ZoneId(2), counter);
         let dot = Dot::new(incarnation, counter.max(1));
@@ -350,7 +407,7 @@ mod tests {
             transaction: Some(TransactionTag { id: 1, parts: 2 }),
         };
         let (from, to, states) = (key.clone(), Bytes::new(), vec![(key.clone(), key.clone())]);
-        vec![
+        [
             write(key.clone(), None, WriteIntent::Blind),
             write(
                 key.clone(),
@@ -395,6 +452,33 @@ mod tests {
             Op::TakeIncarnation {
                 old: incarnation,
                 new: incarnation,
+            },
+        ]
+        .into_iter()
+        .chain(lease_ops(key, counter, dot))
+        .collect()
+    }
+
+    fn lease_ops(key: &Bytes, counter: u64, dot: Dot) -> Vec<Op> {
+        let lease = LeaseRef {
+            name: key.clone(),
+            token: counter,
+        };
+        vec![
+            Op::LeaseAcquire(AcquireOp {
+                name: key.clone(),
+                ttl_ms: counter,
+                owner: u128::MAX,
+                waiter: Waiter::default(),
+            }),
+            Op::LeaseEnd {
+                leases: vec![lease.clone(), lease.clone()],
+                waiter: Some(Waiter::default()),
+            },
+            leased_write(lease.clone(), key.clone()),
+            Op::LeaseGone { lease },
+            Op::Expire {
+                keys: vec![(key.clone(), vec![dot, dot])],
             },
         ]
     }

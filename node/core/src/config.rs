@@ -72,6 +72,9 @@ impl Default for Timing {
 pub struct Bounds {
     /// Bytes of effects a shard keeps for zones that have not received them; past it a zone catches up by comparing.
     pub outbox_bytes_max: u64,
+    /// Bytes of the newest effects a shard keeps for watchers that resume, also when all zones have them; past it they
+    /// are told that the past is gone.
+    pub watch_bytes: u64,
     /// Bytes of Raft log a group keeps for followers that lag; past it they get a group image.
     pub log_bytes_max: u64,
     /// Entries of Raft log a group keeps.
@@ -86,6 +89,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             outbox_bytes_max: 256 << 20,
+            watch_bytes: 16 << 20,
             log_bytes_max: 8 << 20,
             log_entries_max: 4096,
             op_ids_max: 1_000_000,

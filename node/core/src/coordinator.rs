@@ -391,8 +391,12 @@ impl Core {
             Err(error) if error.effect() == EffectOf::None => {
                 self.end_without_effect(now, (id, open), error, out);
             }
+            Err(Error::Poisoned) => answer_once(&mut open, Err(Error::Poisoned), out),
             // It may yet commit: the parts ask.
-            Err(error) => answer_once(&mut open, Err(error), out),
+            Err(_) => {
+                let op_id = open.transaction.op_id;
+                answer_once(&mut open, Err(Error::OutcomeUnknown { op_id }), out);
+            }
         }
     }
 

@@ -267,6 +267,10 @@ impl Core {
             return;
         };
         group.exchange_role(change);
+        self.reset_leases(id, out);
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
         if change == RoleChange::Lost {
             let reads = group.fail_reads();
             let leader = group.leader();
@@ -430,11 +434,12 @@ impl Core {
                 self.outcome(now, outcome, out);
             }
             for ticket in said.reads {
-                self.release((ticket, id), out);
+                self.release(now, (ticket, id), out);
             }
             if !settled.resolved.is_empty() {
                 self.resolved(id, &settled.resolved, out);
             }
+            self.offer_freed(now, id, out);
             self.after_raft(id, out);
             self.with_exchange(now, id, out, Group::exchange_flush);
         }
@@ -451,6 +456,10 @@ impl Core {
         }
         self.fail_coordinations(out);
         out.inner.clear();
+        let groups = self.groups.values_mut();
+        for waits in groups.flat_map(|group| group.leases.reset()) {
+            Self::answer(waits.origin, Err(Error::Poisoned), out);
+        }
     }
 
     fn outcome(&mut self, now: Now, outcome: Outcome, out: &mut Outputs) {
@@ -458,6 +467,10 @@ impl Core {
             Outcome::Control(waiter, result) => (waiter, result),
             Outcome::Write(waiter, op_id, outcome) => {
                 (waiter, crate::route::written(op_id, outcome, self.zone()))
+            }
+            Outcome::Lease(waiter, outcome) => {
+                self.lease_outcome(now, waiter, outcome, out);
+                return;
             }
         };
         if waiter.node != self.config.node || waiter.boot != self.boot {

@@ -117,6 +117,15 @@ pub enum Error {
     /// A view is not open here any more, or could not be opened. What was read from it before stays true.
     #[error("the view is not open")]
     ViewLost,
+    /// Somebody else holds the lease. No effect.
+    #[error("the lease is held by another")]
+    LeaseHeld,
+    /// The lease stands no longer, or under another token: whoever asked does not hold it. No effect.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// The lease that a write was to be attached to does not stand. No effect.
+    #[error("no such lease")]
+    LeaseNotFound,
 }
 
 impl Error {
@@ -142,6 +151,9 @@ impl Error {
             Self::Quarantined => "QUARANTINED",
             Self::Conflict { .. } => "CONFLICT",
             Self::ViewLost => "VIEW_LOST",
+            Self::LeaseHeld => "LEASE_HELD",
+            Self::LeaseLost => "LEASE_LOST",
+            Self::LeaseNotFound => "LEASE_NOT_FOUND",
         }
     }
 
@@ -165,7 +177,10 @@ impl Error {
             | Self::NotAdmitted
             | Self::Quarantined
             | Self::Conflict { .. }
-            | Self::ViewLost => EffectOf::None,
+            | Self::ViewLost
+            | Self::LeaseHeld
+            | Self::LeaseLost
+            | Self::LeaseNotFound => EffectOf::None,
         }
     }
 
@@ -191,7 +206,11 @@ impl Error {
             | Self::Poisoned
             // The same request would meet the same: it is the transaction that is to be begun anew.
             | Self::Conflict { .. }
-            | Self::ViewLost => false,
+            | Self::ViewLost
+            // Whoever wants to wait for a lease says so in the request.
+            | Self::LeaseHeld
+            | Self::LeaseLost
+            | Self::LeaseNotFound => false,
         }
     }
 }

@@ -37,6 +37,8 @@ pub mod ids;
 mod images;
 pub mod inner;
 pub mod keys;
+pub mod lease;
+mod leasing;
 pub mod limits;
 pub mod message;
 pub mod output;

@@ -103,6 +103,37 @@ pub const VIEW_MS_MAX: u64 = 30_000;
 /// How long acknowledgements may be held back while a view opens, in milliseconds; past it the view is given up.
 pub const HOLD_MS_MAX: u64 = 50;
 
+/// Longest name of a lease, in bytes: it stands in front of every key attached to the lease.
+pub const LEASE_NAME_BYTES_MAX: usize = 1024;
+
+/// Shortest time of a lease, in milliseconds: a holder renews it several times within it, over a network.
+pub const LEASE_TTL_MS_MIN: u64 = 100;
+
+/// Longest time of a lease, in milliseconds: as long a lost holder keeps others waiting.
+pub const LEASE_TTL_MS_MAX: u64 = 3_600_000;
+
+/// Leases of one shard: its leader holds their deadlines in memory.
+pub const LEASES_MAX: usize = 65_536;
+
+/// Requests that wait for leases of one shard.
+pub const LEASE_WAITERS_MAX: usize = 4096;
+
+/// How long before its deadline a request that waits for a lease is told that it is held, in milliseconds: a node that
+/// has forwarded it is to hear so before it gives up.
+pub const LEASE_WAIT_MARGIN_MS: u64 = 100;
+
+/// Leases whose end one log entry brings.
+pub const LEASES_ENDED_MAX: usize = 64;
+
+/// Attached keys that vanish with one operation; the others follow.
+pub const LEASED_KEYS_VANISH_MAX: usize = 512;
+
+/// Leases of other shards that a shard asks about in one round.
+pub const LEASES_ASKED_MAX: usize = 256;
+
+/// Versions that one log entry expires.
+pub const EXPIRE_KEYS_MAX: usize = 512;
+
 const _: () = assert!(
     VALUE_SIZE_BYTES_MAX + CONTEXT_SIZE_BYTES_MAX + KEY_SIZE_BYTES_MAX < EXCHANGE_BATCH_BYTES_MAX
 );

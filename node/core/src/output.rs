@@ -63,6 +63,8 @@ pub struct Outputs {
     pub notices: Vec<Notice>,
     /// Answers that the core has given itself; never left to the driver.
     pub(crate) inner: Vec<(RequestId, Result<Response, Error>)>,
+    /// Groups with changes that watchers have not been shown, once the turn is written.
+    pub changed: Vec<GroupId>,
 }
 
 /// A read that may be served from now on.

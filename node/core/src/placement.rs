@@ -199,6 +199,9 @@ impl Core {
             let unseen = waiter.what.unseen();
             self.conclude(now, waiter, Err(unseen), out);
         }
+        for waits in group.leases.reset() {
+            Self::answer(waits.origin, Err(Error::KeyspaceNotFound), out);
+        }
         for ticket in group.fail_reads() {
             if let Some(waiter) = self.waiting.take(ticket) {
                 Self::answer(waiter.origin, Err(Error::KeyspaceNotFound), out);

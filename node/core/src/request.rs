@@ -8,6 +8,8 @@ use crate::catalog::Catalog;
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
+use crate::keys::LeaseRecord;
+use crate::lease::{Holding, LeaseAcquire, LeaseRef};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
@@ -62,6 +64,29 @@ pub enum Request {
     },
     /// From core to core, never from a driver.
     Inner(Box<InnerRequest>),
+    /// Takes a lease, or waits for it until shortly before the deadline.
+    LeaseAcquire(LeaseAcquire),
+    /// Gives a lease its full time again, from now on. Writes nothing.
+    LeaseRenew {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The lease.
+        lease: LeaseRef,
+    },
+    /// Gives a lease up.
+    LeaseEnd {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The lease.
+        lease: LeaseRef,
+    },
+    /// A put whose version vanishes with a lease.
+    LeasedWrite {
+        /// The lease.
+        lease: LeaseRef,
+        /// The write.
+        write: Write,
+    },
 }
 
 impl Request {
@@ -78,7 +103,8 @@ impl Request {
                 Query::Scan { shard, .. }
                 | Query::Digest { shard }
                 | Query::Range { shard, .. }
-                | Query::Validate { shard, .. } => *shard,
+                | Query::Validate { shard, .. }
+                | Query::Leases { shard, .. } => *shard,
             },
             Self::Lag { shard, .. } => *shard,
             Self::Inner(inner) => inner.place().1,
@@ -89,6 +115,11 @@ impl Request {
             | Self::ViewOpen { .. }
             | Self::ViewClose { .. }
             | Self::Groups => ShardId(0),
+            Self::LeaseAcquire(acquire) => of(acquire.keyspace, &acquire.name),
+            Self::LeaseRenew { keyspace, lease } | Self::LeaseEnd { keyspace, lease } => {
+                of(*keyspace, &lease.name)
+            }
+            Self::LeasedWrite { write, .. } => of(write.keyspace, &write.key),
         }
     }
 }
@@ -189,6 +220,13 @@ pub enum Query {
         /// The comparisons.
         compare: Vec<Compare>,
     },
+    /// What is known of leases of one shard: answered with [`Answer::Leases`].
+    Leases {
+        /// The shard of the names.
+        shard: ShardId,
+        /// The names.
+        names: Vec<Bytes>,
+    },
 }
 
 /// Which keys a scan answers.
@@ -234,6 +272,8 @@ pub enum Answer {
     },
     /// Whether all comparisons hold.
     Holds(bool),
+    /// Per name, the lease that stands.
+    Leases(Vec<Option<LeaseRecord>>),
 }
 
 /// A digest of a shard; shards add up to the keyspace by [`ShardDigest::add`].
@@ -282,6 +322,10 @@ pub enum Response {
     ViewClosed,
     /// From core to core, never to a driver.
     Inner(Box<InnerResponse>),
+    /// The lease stands and has its full time from now on.
+    LeaseHeld(Holding),
+    /// The lease is given up.
+    LeaseEnded,
 }
 
 /// The acknowledgement of a write.

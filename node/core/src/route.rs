@@ -62,6 +62,11 @@ impl Core {
             Request::Write(write) => self.group_for(write.keyspace, &write.key),
             Request::Read(read) => self.group_for_read(read),
             Request::Lag { keyspace, shard } => self.group_at(*keyspace, *shard),
+            Request::LeaseAcquire(acquire) => self.group_for(acquire.keyspace, &acquire.name),
+            Request::LeaseRenew { keyspace, lease } | Request::LeaseEnd { keyspace, lease } => {
+                self.group_for(*keyspace, &lease.name)
+            }
+            Request::LeasedWrite { write, .. } => self.group_for(write.keyspace, &write.key),
             Request::KeyspaceCreate { .. }
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
@@ -122,7 +127,8 @@ impl Core {
             Query::Scan { shard, .. }
             | Query::Digest { shard }
             | Query::Range { shard, .. }
-            | Query::Validate { shard, .. } => self.group_at(read.keyspace, *shard),
+            | Query::Validate { shard, .. }
+            | Query::Leases { shard, .. } => self.group_at(read.keyspace, *shard),
         }
     }
 
@@ -205,16 +211,19 @@ impl Core {
                 }
             }
             Request::Inner(inner) => self.inner(now, routed, *inner, out),
+            Request::LeaseAcquire(acquire) => self.lease_acquire(routed, acquire, out),
+            Request::LeaseRenew { lease, .. } => self.lease_renew(&routed, lease, out),
+            Request::LeaseEnd { lease, .. } => self.lease_end(now, &routed, lease, out),
+            Request::LeasedWrite { lease, write } => {
+                self.leased_write(routed, (lease, write), out);
+            }
             Request::Groups | Request::ViewOpen { .. } | Request::ViewClose { .. } => {}
         }
     }
 
     fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
-        if let Err(error) = self.check_write(&write) {
+        if let Err(error) = self.check_writable(&routed, &write) {
             Self::answer(routed.origin, Err(error), out);
-            return;
-        }
-        if !self.may_begin(&routed, out) {
             return;
         }
         let what = What::Write(routed.group, write.op_id);
@@ -255,6 +264,16 @@ impl Core {
     pub(crate) fn shards_of(&self, keyspace: KeyspaceId) -> u16 {
         let found = self.catalog.keyspaces.get(&keyspace);
         found.map_or(1, |keyspace| keyspace.shards)
+    }
+
+    /// Whether a write may be proposed.
+    pub(crate) fn check_writable(&self, routed: &Routed, write: &Write) -> Result<(), Error> {
+        self.check_write(write)?;
+        let group = self.groups.get(&routed.group);
+        if group.is_some_and(Group::quarantined) {
+            return Err(Error::Quarantined);
+        }
+        Ok(())
     }
 
     fn check_write(&self, write: &Write) -> Result<(), Error> {
@@ -378,7 +397,11 @@ impl Core {
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => What::Control,
             Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
-            Request::Read(_)
+            Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
+            Request::LeasedWrite { write, .. } => What::ForwardedWrite(write.op_id),
+            Request::LeaseEnd { .. } => What::Control,
+            Request::LeaseRenew { .. }
+            | Request::Read(_)
             | Request::Lag { .. }
             | Request::Groups
             | Request::ViewOpen { .. }
@@ -458,7 +481,14 @@ impl Core {
             What::ForwardedWrite(_) | What::ForwardedRead | What::Control | What::Own(_) => {
                 self.conclude(now, waiter, result, out);
             }
-            What::Write(..) | What::Read(_) | What::Inquire(..) | What::Confirm(..) => {}
+            What::LeaseCheck(check) => self.leases_checked(*check, result),
+            What::Write(..)
+            | What::Read(_)
+            | What::Inquire(..)
+            | What::Confirm(..)
+            | What::Acquire(..)
+            | What::Renew(..)
+            | What::EndLease(_) => {}
         }
     }
 
@@ -471,7 +501,12 @@ impl Core {
     }
 
     /// A linearizable read may be served.
-    pub(crate) fn release(&mut self, (ticket, group): (RequestId, GroupId), out: &mut Outputs) {
+    pub(crate) fn release(
+        &mut self,
+        now: Now,
+        (ticket, group): (RequestId, GroupId),
+        out: &mut Outputs,
+    ) {
         let Some(waiter) = self.waiting.get(ticket).cloned() else {
             return;
         };
@@ -491,11 +526,20 @@ impl Core {
                     Err(Error::ViewLost)
                 }
             }
+            What::Renew(group, lease) => self.renewed(now, *group, lease),
+            What::LeaseCheck(check) => {
+                let check = (**check).clone();
+                self.waiting.take(ticket);
+                self.check_leases(check);
+                return;
+            }
             What::Write(..)
             | What::Control
             | What::ForwardedWrite(_)
             | What::ForwardedRead
-            | What::Own(_) => return,
+            | What::Own(_)
+            | What::Acquire(..)
+            | What::EndLease(_) => return,
         };
         self.waiting.take(ticket);
         Self::answer(waiter.origin, answer, out);
@@ -606,6 +650,7 @@ pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Resul
         WriteOutcome::Locked => Err(Error::Overloaded {
             what: "the queue behind a prepared transaction".to_owned(),
         }),
+        WriteOutcome::LeaseNotFound => Err(Error::LeaseNotFound),
         WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
             siblings,
             limit: SIBLINGS_MAX,

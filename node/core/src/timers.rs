@@ -56,6 +56,7 @@ impl Core {
         self.with_exchange(now, id, out, Group::exchange_tick);
         self.seek_incarnation(now, id, out);
         self.tick_recovery(now, id, out);
+        self.tend(now, id, out);
     }
 
     /// What the leader of the control group does of its own accord: found the cluster, register stores.

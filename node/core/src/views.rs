@@ -155,6 +155,7 @@ fn touches(query: &Query, key: &Bytes) -> bool {
         Query::Get { key: read } | Query::Examine { key: read } => read == key,
         Query::Scan { from, to, .. } | Query::Range { from, to, .. } => within(from, to.as_deref()),
         Query::Digest { .. } => true,
+        Query::Leases { .. } => false,
         Query::Validate { compare, .. } => compare.iter().any(|compare| match compare {
             Compare::RangeUnchanged { from, to, .. } => {
                 within(from, (!to.is_empty()).then_some(to.as_ref()))
@@ -179,6 +180,7 @@ fn blockers(locks: &Locks, query: &Query) -> BTreeSet<TransactionId> {
             locks.writers_in(from, to.as_deref())
         }
         Query::Digest { .. } => locks.writers_in(&[], None),
+        Query::Leases { .. } => BTreeSet::new(),
         Query::Validate { .. } => locks
             .prepared()
             .iter()
@@ -195,7 +197,7 @@ fn is_wide(query: &Query) -> bool {
         | Query::Range { .. }
         | Query::Digest { .. }
         | Query::Validate { .. } => true,
-        Query::Get { .. } | Query::Examine { .. } => false,
+        Query::Get { .. } | Query::Examine { .. } | Query::Leases { .. } => false,
     }
 }
 

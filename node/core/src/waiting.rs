@@ -9,6 +9,8 @@ use meridian_causal::OpId;
 
 use crate::error::{EffectOf, Error};
 use crate::ids::{GroupId, NodeId, RequestId, ShardId};
+use crate::lease::{LeaseAcquire, LeaseRef};
+use crate::leasing::LeaseCheck;
 use crate::limits::WAITING_MAX;
 use crate::request::Read;
 use crate::time::Now;
@@ -47,6 +49,14 @@ pub(crate) enum What {
     Inquire(GroupId, TransactionId),
     /// That a group was led by this node all the while since a view was taken.
     Confirm(GroupId, u64),
+    /// The commit of an acquisition in a group.
+    Acquire(GroupId, Box<LeaseAcquire>),
+    /// A read index in a group, for a renewal.
+    Renew(GroupId, LeaseRef),
+    /// The commit of a lease's end in a group.
+    EndLease(GroupId),
+    /// What another shard says of leases.
+    LeaseCheck(Box<LeaseCheck>),
     /// For the core's own doing.
     Own(Own),
 }
@@ -157,16 +167,21 @@ impl Waiting {
         self.extract(|waiter| waiter.deadline_ns <= now.mono_ns)
     }
 
-    /// The writes that wait in a group.
+    /// The writes and changes of leases that wait in a group.
     pub(crate) fn writes_in(&mut self, group: GroupId) -> Vec<Waiter> {
         self.extract(|waiter| match &waiter.what {
-            What::Write(of, _) | What::Own(Own::Decision { group: of, .. }) => *of == group,
+            What::Write(of, _)
+            | What::Acquire(of, _)
+            | What::EndLease(of)
+            | What::Own(Own::Decision { group: of, .. }) => *of == group,
             What::Read(_)
             | What::Control
             | What::ForwardedWrite(_)
             | What::ForwardedRead
             | What::Inquire(..)
             | What::Confirm(..)
+            | What::Renew(..)
+            | What::LeaseCheck(_)
             | What::Own(_) => false,
         })
     }
@@ -198,14 +213,28 @@ impl What {
                 Error::OutcomeUnknown { op_id: *op_id }
             }
             Self::Read(_)
+            | Self::Renew(..)
+            | Self::LeaseCheck(_)
             | Self::ForwardedRead
             | Self::Inquire(..)
             | Self::Confirm(..)
-            | Self::Own(_) => Error::DeadlineExceeded {
+            | Self::Own(
+                Own::Vote { .. }
+                | Own::Settle { .. }
+                | Own::Inquiry { .. }
+                | Own::Pin { .. }
+                | Own::Confirm { .. },
+            ) => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
-            Self::Control => Error::DeadlineExceeded {
-                effect: EffectOf::Unknown,
+            // A decision may be in the log.
+            Self::Control | Self::EndLease(_) | Self::Own(Own::Decision { .. }) => {
+                Error::DeadlineExceeded {
+                    effect: EffectOf::Unknown,
+                }
+            }
+            Self::Acquire(_, acquire) => Error::OutcomeUnknown {
+                op_id: acquire.op_id,
             },
         }
     }

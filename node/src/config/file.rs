@@ -143,6 +143,7 @@ impl TimingFile {
 #[serde(default, deny_unknown_fields)]
 pub struct BoundsFile {
     outbox_bytes_max: Option<u64>,
+    watch_bytes: Option<u64>,
     log_bytes_max: Option<u64>,
     log_entries_max: Option<u64>,
     op_ids_max: Option<u64>,
@@ -164,6 +165,7 @@ impl BoundsFile {
                 plain.outbox_bytes_max,
                 mib,
             )?,
+            watch_bytes: judge("bounds.watch_bytes", self.watch_bytes, plain.watch_bytes, 0)?,
             log_bytes_max: judge(
                 "bounds.log_bytes_max",
                 self.log_bytes_max,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use meridian_causal::{Dot, OpId, SiblingSet, Version, ZoneId, token};
+use meridian_core::read::changes::Change;
 use meridian_core::request::{ReadLevel, Receipt};
 use meridian_proto::kv::v1 as kv;
 
@@ -131,6 +132,24 @@ impl Scope<'_> {
                 Vec::new()
             },
         })
+    }
+
+    /// A change, as a watcher is shown it; `revision` is where to go on after it.
+    pub(crate) fn event(&self, change: Change, revision: Bytes) -> kv::WatchEvent {
+        kv::WatchEvent {
+            deleted: change.content.value().is_none(),
+            value: change.content.value().cloned().unwrap_or_default(),
+            key: change.key,
+            expired: change.expired,
+            dot: Some(self.dot(change.dot)),
+            zone: self.zone_name(change.dot.zone()),
+            written_at_ms: change.written_at.wall_ms(),
+            transaction: change.transaction.map(|tag| kv::TransactionTag {
+                id: Bytes::copy_from_slice(&tag.id.to_be_bytes()),
+                parts: u32::from(tag.parts),
+            }),
+            revision,
+        }
     }
 
     fn dot(&self, dot: Dot) -> kv::Dot {

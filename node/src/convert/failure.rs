@@ -97,12 +97,6 @@ impl Failure {
         .with("level", level)
     }
 
-    /// A time to live: versions do not expire in this release, and to store one that should is worse than to refuse it.
-    pub(crate) fn expiry_unsupported() -> Self {
-        let message = "a time to live is not offered".to_owned();
-        Self::refused("EXPIRY_UNSUPPORTED", Code::FailedPrecondition, message)
-    }
-
     /// A mode that is not built.
     pub(crate) fn mode_unsupported(mode: &str) -> Self {
         Self::refused(
@@ -134,6 +128,34 @@ impl Failure {
     /// The node was told to stop.
     pub(crate) fn draining() -> Self {
         Self::refused("DRAINING", Code::Unavailable, "the node is stopping").retryable()
+    }
+
+    /// Changes after a watcher's revision are not kept any more.
+    pub(crate) fn compacted() -> Self {
+        let message =
+            "not all changes after the revision are kept: read the keys, and watch from now on";
+        Self::refused("COMPACTED", Code::OutOfRange, message)
+    }
+
+    /// A watcher takes its messages too slowly. It may go on from the last revision it has taken.
+    pub(crate) fn watch_too_slow(patience: Duration) -> Self {
+        let seconds = patience.as_secs();
+        let message = format!("no message was taken for {seconds} s while more waited");
+        Self::refused("WATCH_TOO_SLOW", Code::ResourceExhausted, message).retryable()
+    }
+
+    /// The node has as many watchers as it takes.
+    pub(crate) fn too_many_watchers(limit: usize) -> Self {
+        let message = format!("the node has {limit} watchers, which is its limit");
+        Self::refused("OVERLOADED", Code::ResourceExhausted, message).retryable()
+    }
+
+    /// The node cannot show the changes of a shard; another one of the zone may.
+    pub(crate) fn no_replica(shard: meridian_core::ids::ShardId) -> Self {
+        let message = format!("the node has no whole replica of shard {}", shard.0);
+        Self::refused("NO_REPLICA", Code::Unavailable, message)
+            .retryable()
+            .with("shard", shard.0)
     }
 
     pub(crate) fn faults_disabled() -> Self {
@@ -194,6 +216,9 @@ impl Failure {
             | Error::NotAdmitted
             | Error::Conflict { .. }
             | Error::ViewLost
+            | Error::LeaseHeld
+            | Error::LeaseLost
+            | Error::LeaseNotFound
             | Error::Quarantined => failure,
         }
     }
@@ -267,8 +292,11 @@ const fn code(error: &Error) -> Code {
         | Error::Quarantined
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-        Error::VersionMismatch { .. } | Error::Conflict { .. } => Code::Aborted,
-        Error::TooManySiblings { .. } => Code::FailedPrecondition,
+        Error::VersionMismatch { .. }
+        | Error::Conflict { .. }
+        | Error::LeaseHeld
+        | Error::LeaseLost => Code::Aborted,
+        Error::TooManySiblings { .. } | Error::LeaseNotFound => Code::FailedPrecondition,
         Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
         Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {
             Code::InvalidArgument

@@ -4,14 +4,17 @@
 //! or a typed error here, never a panic.
 //!
 //! Read `peer` for links between nodes, `operations` for what clients ask, `answers` for what they get, `failure` for
-//! why they do not; `transactions` for transactions both ways, `views` for tokens of views.
+//! why they do not; `transactions` for transactions both ways, `views` for tokens of views, `revisions`
+//! for those of watchers.
 
 pub(crate) mod answers;
 mod exchange;
 pub(crate) mod failure;
+pub(crate) mod leases;
 pub(crate) mod operations;
 pub(crate) mod peer;
 mod raft;
+pub(crate) mod revisions;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transactions;

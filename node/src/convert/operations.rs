@@ -10,6 +10,7 @@ use meridian_core::request::{Query, Read, ReadLevel, Request, Write};
 use meridian_proto::kv::v1 as kv;
 
 use super::failure::Failure;
+use super::leases;
 use super::transactions::ActionKeys;
 use super::views;
 use crate::limits::{OP_ID_AHEAD_MS_MAX, SESSION_SIZE_BYTES_MAX};
@@ -100,11 +101,10 @@ impl<'a> Scope<'a> {
         fresh: impl FnOnce() -> u128,
     ) -> Result<Prepared, Failure> {
         check_value(&put.value)?;
-        if put.ttl_ms > 0 {
-            return Err(Failure::expiry_unsupported());
-        }
         let intent = put.intent();
-        self.write(
+        let expires_at_ms = self.expires_at_ms(put.ttl_ms);
+        let lease = put.lease.map(leases::lease_from_wire).transpose()?;
+        let prepared = self.write(
             WriteParts {
                 key: put.key,
                 content: Content::Value(put.value),
@@ -114,9 +114,14 @@ impl<'a> Scope<'a> {
                 op_id: put.op_id,
                 session: put.session,
                 expected: put.expected,
+                expires_at_ms,
             },
             fresh,
-        )
+        )?;
+        Ok(match lease {
+            Some(lease) => prepared.attached_to(lease),
+            None => prepared,
+        })
     }
 
     /// A delete.
@@ -136,6 +141,7 @@ impl<'a> Scope<'a> {
                 op_id: delete.op_id,
                 session: delete.session,
                 expected: delete.expected,
+                expires_at_ms: None,
             },
             fresh,
         )
@@ -155,7 +161,7 @@ impl<'a> Scope<'a> {
                 content: parts.content,
                 intent,
                 op_id,
-                expires_at_ms: None,
+                expires_at_ms: parts.expires_at_ms,
             }),
             key: parts.key,
             session: parts.session,
@@ -163,6 +169,11 @@ impl<'a> Scope<'a> {
             op_id: Some(op_id),
             action_keys: None,
         })
+    }
+
+    /// When a version with this time to live expires, by the clock of the edge; 0: never.
+    pub(super) fn expires_at_ms(&self, ttl_ms: u64) -> Option<u64> {
+        (ttl_ms > 0).then(|| self.wall_ms.saturating_add(ttl_ms))
     }
 
     pub(super) fn op_id(
@@ -255,6 +266,7 @@ struct WriteParts {
     op_id: Option<kv::OpId>,
     session: Bytes,
     expected: Bytes,
+    expires_at_ms: Option<u64>,
 }
 
 fn op_id_from_wire(op_id: &kv::OpId) -> Result<OpId, Failure> {

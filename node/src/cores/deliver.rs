@@ -47,12 +47,14 @@ impl CoreThread {
             reads,
             catalog,
             notices,
+            changed,
             ..
         } = std::mem::take(&mut self.out);
         if let Some(catalog) = catalog {
             self.catalog = Arc::clone(&catalog);
             self.share_catalog(catalog);
         }
+        self.shared.watched.changed(&changed);
         for notice in notices {
             self.note(notice);
         }
@@ -154,7 +156,9 @@ impl CoreThread {
                 | Response::Groups(_)
                 | Response::ViewOpened(_)
                 | Response::ViewClosed
-                | Response::Inner(_),
+                | Response::Inner(_)
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded,
             )
             | Err(_) => None,
         }
@@ -188,6 +192,7 @@ impl CoreThread {
             Notice::Compared { group } => tracing::info!(core, %group, "caught up by comparing"),
             Notice::ImageInstalled { group, index } => {
                 tracing::info!(core, %group, index, "group image installed");
+                self.shared.watched.changed(&[group]);
             }
             Notice::Damaged { detail } => {
                 tracing::error!(core, detail, "damaged bytes");
@@ -200,7 +205,7 @@ impl CoreThread {
 /// A query that reads a few keys: not worth another thread.
 fn is_short(query: &Query) -> bool {
     match query {
-        Query::Get { .. } | Query::Examine { .. } => true,
+        Query::Get { .. } | Query::Examine { .. } | Query::Leases { .. } => true,
         Query::Validate { compare, .. } => {
             compare.len() <= SHORT_COMPARISONS && compare.iter().all(|one| one.key().is_some())
         }

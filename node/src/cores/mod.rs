@@ -51,7 +51,9 @@ impl Submission {
     /// Bytes of the key and the value.
     fn bytes(&self) -> usize {
         let value = match &self.request {
-            Request::Write(write) => write.content.value().map_or(0, bytes::Bytes::len),
+            Request::Write(write) | Request::LeasedWrite { write, .. } => {
+                write.content.value().map_or(0, bytes::Bytes::len)
+            }
             Request::Transact(transaction) => transactions::size_bytes(transaction),
             Request::Read(_)
             | Request::KeyspaceCreate { .. }
@@ -61,6 +63,9 @@ impl Submission {
             | Request::ViewOpen { .. }
             | Request::ViewClose { .. }
             | Request::Inner(_)
+            | Request::LeaseAcquire(_)
+            | Request::LeaseRenew { .. }
+            | Request::LeaseEnd { .. }
             | Request::Groups => 0,
         };
         self.ticket.key.len() + value

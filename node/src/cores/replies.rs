@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Validate,
     /// Opening or closing a view.
     View,
+    /// Anything about a lease.
+    Lease,
     /// One shard's part of a scan.
     Page,
     /// One shard's part of a digest.

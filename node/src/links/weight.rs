@@ -69,7 +69,9 @@ fn effect_weight(effect: &Effect) -> usize {
 
 fn request_weight(request: &Request) -> usize {
     match request {
-        Request::Write(write) => write.key.len() + content(&write.content) + BASE,
+        Request::Write(write) | Request::LeasedWrite { write, .. } => {
+            write.key.len() + content(&write.content) + BASE
+        }
         Request::Transact(transaction) => transactions::size_bytes(transaction) + BASE,
         Request::Read(read) => match &read.query {
             Query::Validate { compare, .. } => transactions::compare_bytes(compare) + BASE,
@@ -78,6 +80,7 @@ fn request_weight(request: &Request) -> usize {
             | Query::Digest { .. }
             | Query::Examine { .. }
             | Query::Range { .. } => BASE,
+            Query::Leases { names, .. } => names.iter().map(Bytes::len).sum::<usize>() + BASE,
         },
         Request::KeyspaceCreate { .. }
         | Request::KeyspaceDelete { .. }
@@ -85,6 +88,9 @@ fn request_weight(request: &Request) -> usize {
         | Request::Lag { .. }
         | Request::ViewOpen { .. }
         | Request::ViewClose { .. }
+        | Request::LeaseAcquire(_)
+        | Request::LeaseRenew { .. }
+        | Request::LeaseEnd { .. }
         | Request::Groups => BASE,
         Request::Inner(inner) => inner_weight(inner),
     }
@@ -110,6 +116,7 @@ fn response_weight(response: &Response) -> usize {
             .map(|(key, set)| key.len() + siblings(set))
             .sum(),
         Response::Transacted(transacted) => transacted.results.iter().map(result_weight).sum(),
+        Response::Read(Answer::Leases(leases)) => leases.len() * BASE,
         Response::Read(Answer::Digest(_) | Answer::Holds(_))
         | Response::Written(_)
         | Response::KeyspaceCreated(_)
@@ -117,6 +124,8 @@ fn response_weight(response: &Response) -> usize {
         | Response::Lag(_)
         | Response::ViewOpened(_)
         | Response::ViewClosed
+        | Response::LeaseHeld(_)
+        | Response::LeaseEnded
         | Response::Groups(_) => BASE,
         Response::Inner(inner) => match &**inner {
             InnerResponse::Voted(vote) => {

@@ -299,6 +299,7 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::Transact => "transact",
         Kind::Validate => "validate",
         Kind::View => "view",
+        Kind::Lease => "lease",
         Kind::Page => "scan",
         Kind::Digest => "digest",
         Kind::Admin => "admin",

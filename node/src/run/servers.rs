@@ -100,6 +100,7 @@ fn client_server(
 ) -> Result<(HealthReporter, JoinHandle<()>), RunError> {
     let kv = KvServer::new(KvService {
         calls: Arc::clone(&node.calls),
+        engine: Engine(Arc::clone(&node.engine)),
     })
     .max_decoding_message_size(MESSAGE_BYTES_MAX)
     .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -59,7 +59,9 @@ impl AdminService {
             | CoreResponse::Transacted(_)
             | CoreResponse::ViewOpened(_)
             | CoreResponse::ViewClosed
-            | CoreResponse::Inner(_) => Err(Failure::unexpected_answer()),
+            | CoreResponse::Inner(_)
+            | CoreResponse::LeaseHeld(_)
+            | CoreResponse::LeaseEnded => Err(Failure::unexpected_answer()),
         }
     }
 

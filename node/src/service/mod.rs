@@ -8,12 +8,14 @@
 mod admin;
 mod deadline;
 mod faults;
+mod lease;
 mod measures;
 mod operate;
 mod scan;
 mod serving;
 mod transact;
 mod unary;
+mod watch;
 
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ use crate::calls::Calls;
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
     pub(crate) calls: Arc<Calls>,
+    /// What watchers are shown is read by their own tasks.
+    pub(crate) engine: Engine,
 }
 
 /// admin.v1.
@@ -36,7 +40,7 @@ pub(crate) struct AdminService {
     pub(crate) engine: Engine,
 }
 
-/// The store, for its size only.
+/// The store, for its size and for the changes in it.
 #[derive(Clone)]
 pub(crate) struct Engine(pub(crate) Arc<dyn meridian_storage::Engine>);
 

@@ -288,7 +288,11 @@ impl KvService {
                     pages.push((keys, more));
                 }
                 Response::Read(
-                    Answer::Key(_) | Answer::Digest(_) | Answer::Examined { .. } | Answer::Holds(_),
+                    Answer::Key(_)
+                    | Answer::Digest(_)
+                    | Answer::Examined { .. }
+                    | Answer::Holds(_)
+                    | Answer::Leases(_),
                 )
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
@@ -298,7 +302,9 @@ impl KvService {
                 | Response::Transacted(_)
                 | Response::ViewOpened(_)
                 | Response::ViewClosed
-                | Response::Inner(_) => return Err(Failure::unexpected_answer()),
+                | Response::Inner(_)
+                | Response::LeaseHeld(_)
+                | Response::LeaseEnded => return Err(Failure::unexpected_answer()),
             }
         }
         let (keys, mut next) = merge_pages(pages, plan.limit);

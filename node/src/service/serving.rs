@@ -188,10 +188,14 @@ impl KvService {
                 &receipt,
                 served,
             ))),
-            Response::Read(Answer::Page { .. } | Answer::Digest(_) | Answer::Range { .. })
+            Response::Read(
+                Answer::Page { .. } | Answer::Digest(_) | Answer::Range { .. } | Answer::Leases(_),
+            )
             | Response::ViewOpened(_)
             | Response::ViewClosed
             | Response::Inner(_)
+            | Response::LeaseHeld(_)
+            | Response::LeaseEnded
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)
@@ -202,7 +206,7 @@ impl KvService {
 
 /// An id for the write of a client that gave none. Without entropy every such write would look like a retry of the
 /// last one, so the time stands in.
-fn fresh_id() -> u128 {
+pub(super) fn fresh_id() -> u128 {
     let mut bytes = [0; 16];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u128::from_be_bytes(bytes),

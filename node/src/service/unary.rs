@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::operate::OperateStream;
 use super::serving::{Form, Single, Slot, Worded};
+use super::watch::WatchStream;
 use super::{KvService, deadline};
 use crate::clock::wall_ms;
 use crate::convert::Failure;
@@ -114,6 +115,7 @@ impl KvService {
 #[tonic::async_trait]
 impl Kv for KvService {
     type OperateStream = OperateStream;
+    type WatchStream = WatchStream;
 
     async fn hello(
         &self,
@@ -295,12 +297,64 @@ impl Kv for KvService {
             .map_err(|failure| failure.to_status())
     }
 
+    async fn lease_acquire(
+        &self,
+        request: Request<kv::LeaseAcquireRequest>,
+    ) -> Result<Response<kv::LeaseResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let held = self.acquire(request.into_inner(), patience).await;
+        held.map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn lease_renew(
+        &self,
+        request: Request<kv::LeaseRenewRequest>,
+    ) -> Result<Response<kv::LeaseResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let held = self.renew(request.into_inner(), patience).await;
+        held.map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn lease_end(
+        &self,
+        request: Request<kv::LeaseEndRequest>,
+    ) -> Result<Response<kv::LeaseEndResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let ended = self.end(request.into_inner(), patience).await;
+        ended
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
+    async fn lease_get(
+        &self,
+        request: Request<kv::LeaseGetRequest>,
+    ) -> Result<Response<kv::LeaseGetResponse>, Status> {
+        let patience = deadline::of_call(request.metadata(), DEADLINE_DEFAULT);
+        let lease = self.show(request.into_inner(), patience).await;
+        lease
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
+    }
+
     async fn operate(
         &self,
         request: Request<Streaming<kv::OperateRequest>>,
     ) -> Result<Response<Self::OperateStream>, Status> {
         self.admit().map_err(|failure| failure.to_status())?;
         Ok(Response::new(self.operate_on(request.into_inner())))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<kv::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let stream = self.watch_on(request.into_inner()).await;
+        stream
+            .map(Response::new)
+            .map_err(|failure| failure.to_status())
     }
 }
 

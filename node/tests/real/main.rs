@@ -3,8 +3,12 @@
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod one_zone;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod watch;
 #[cfg(test)]
 mod zones;

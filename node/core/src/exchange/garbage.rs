@@ -8,7 +8,7 @@ use super::{ExchangeContext, others};
 use crate::command::Op;
 use crate::group::Group;
 use crate::limits::TOMBSTONES_DROPPED_MAX;
-use crate::shard::{garbage, op_ids};
+use crate::shard::{garbage, op_ids, outbox};
 
 /// Time between two rounds.
 const ROUND_MS: u64 = 1_000;
@@ -82,19 +82,23 @@ impl Group {
         everywhere
     }
 
-    /// Up to where the outbox may go: what everyone has, and, past the bound, half of what is kept. A comparison that
-    /// a zone runs with a view of this shard keeps what the view lacks, outside the bound (rule 11).
+    /// Up to where the outbox may go: what everyone has and no watcher is to be shown, and, past the bound, half of what
+    /// is kept. A comparison that a zone runs with a view of this shard keeps what the view lacks, outside the bound
+    /// (rule 11).
     fn trim_to(
         &self,
         everywhere: &VersionVector,
         context: &ExchangeContext<'_>,
     ) -> Option<VersionVector> {
         let meta = self.shard()?.meta();
-        let over = meta.outbox_bytes > context.config.bounds.outbox_bytes_max;
+        let bounds = &context.config.bounds;
+        let over = meta.outbox_bytes > bounds.outbox_bytes_max;
+        let unwatched =
+            outbox::beyond_watchers(context.engine, meta, self.id, bounds.watch_bytes).ok()?;
         let mut through = VersionVector::default();
         for (incarnation, received) in meta.received.iter() {
             let floor = meta.outbox_floor.get(incarnation);
-            let mut target = everywhere.get(incarnation);
+            let mut target = everywhere.get(incarnation).min(unwatched.get(incarnation));
             if over {
                 let half = received.saturating_sub(floor) / OVERFLOW_DIVISOR;
                 target = target.max(

@@ -46,7 +46,7 @@ impl Ring {
         }
     }
 
-    /// The effects after counter `after`, at most about `max_bytes` of them; `None` when the ring does not reach back
+    /// The effects after counter `after`, at most about `max_bytes` of them, but never part of a transaction's; `None` when the ring does not reach back
     /// that far.
     pub(super) fn read(
         &self,
@@ -61,7 +61,8 @@ impl Ring {
         let mut found = Vec::new();
         for (_, effect) in of.iter().skip(usize::try_from(skip).ok()?) {
             bytes = bytes.saturating_add(effect.encoded_bytes());
-            if bytes > max_bytes && !found.is_empty() {
+            let full = bytes > max_bytes && !found.is_empty();
+            if full && !found.last().is_some_and(|last| effect.continues(last)) {
                 break;
             }
             found.push(effect.clone());

@@ -71,7 +71,11 @@ impl Group {
             save |= self.take_ready(context, &mut collected);
         }
         let before = self.machine.applied();
+        let seen = self.changes();
         self.apply_committed(context, &mut collected)?;
+        if self.changes() != seen {
+            context.out.changed.push(self.id);
+        }
         if self.machine.applied() != before {
             self.raft.mut_store().raise_commit(self.machine.applied());
             self.cut_log(context.bounds, context.work);
@@ -84,6 +88,11 @@ impl Group {
         }
         collected.active |= self.has_confirmed_reads();
         Ok(collected)
+    }
+
+    /// Changes that a watcher may have seen.
+    fn changes(&self) -> u64 {
+        self.shard().map_or(0, |shard| shard.meta().changes)
     }
 
     fn propose_queue(&mut self, now: Now, collected: &mut Collected) {
@@ -295,6 +304,14 @@ impl Group {
                         .map(|(waiter, result)| Outcome::Control(waiter, result)),
                 );
                 self.resolved.extend(applied.resolved);
+                let leases = applied.leases.into_iter();
+                self.outcomes
+                    .extend(leases.map(|(waiter, outcome)| Outcome::Lease(waiter, outcome)));
+                if self.leads() {
+                    for change in applied.lease_changes {
+                        self.leases.changed(change, context.now);
+                    }
+                }
                 let left = applied.reincarnated.then_some(before);
                 self.park(applied.locked);
                 if left.is_some() {
@@ -424,7 +441,12 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
             | Op::EvictOpIds { .. }
             | Op::Quarantine { .. }
             | Op::TakeIncarnation { .. }
-            | Op::Transact(_) => continue,
+            | Op::Transact(_)
+            | Op::LeaseAcquire(_)
+            | Op::LeaseEnd { .. }
+            | Op::LeasedWrite { .. }
+            | Op::LeaseGone { .. }
+            | Op::Expire { .. } => continue,
         };
         out.observations.push(Observation::Stage { id, stage });
     }
@@ -432,7 +454,9 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
 
 fn waiter_of(op: &Op) -> Option<Waiter> {
     match op {
-        Op::Write(write) => Some(write.waiter),
+        Op::Write(write) | Op::LeasedWrite { write, .. } => Some(write.waiter),
+        Op::LeaseAcquire(acquire) => Some(acquire.waiter),
+        Op::LeaseEnd { waiter, .. } => *waiter,
         Op::Merge { .. }
         | Op::CompareBegin { .. }
         | Op::CompareJoin { .. }
@@ -442,6 +466,8 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::EvictOpIds { .. }
         | Op::Quarantine { .. }
         | Op::TakeIncarnation { .. }
+        | Op::LeaseGone { .. }
+        | Op::Expire { .. }
         | Op::Forget { .. } => None,
         Op::Transact(op) => Some(op.waiter),
         Op::Prepare(op) => Some(op.waiter),

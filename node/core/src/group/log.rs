@@ -124,6 +124,13 @@ impl GroupLog {
         Ok(Some(log))
     }
 
+    /// Whether a stored replica holds a mix of two states: an image is being installed.
+    pub(crate) fn is_installing(group: GroupId, read: &dyn Read) -> Result<bool, Error> {
+        let stored = read.get(&RaftStateKey::encode(group))?;
+        let record: Option<StateRecord> = stored.map(|bytes| decode(group, &bytes)).transpose()?;
+        Ok(record.is_some_and(|record| record.installing))
+    }
+
     fn load_entries(&mut self, read: &dyn Read) -> Result<(), Error> {
         let (from, to) =
             RaftEntryKey::range(self.group, self.truncated.index.saturating_add(1), u64::MAX);

@@ -15,6 +15,7 @@
 mod collect;
 mod holds;
 mod install;
+pub(crate) mod leases;
 mod life;
 pub(crate) mod log;
 mod members;
@@ -30,6 +31,7 @@ pub(crate) use collect::TurnContext;
 use holds::Holds;
 pub(crate) use holds::Said;
 use install::Install;
+use leases::Leases;
 use life::Life;
 
 use crate::command::{Op, Waiter, WriteOp, WriteOutcome};
@@ -38,6 +40,7 @@ use crate::control::{Control, ControlCommand};
 use crate::error::Error;
 use crate::exchange::Exchanging;
 use crate::ids::{GroupId, NodeId, ReplicaId, RequestId};
+use crate::lease::LeaseOutcome;
 use crate::limits::ENTRY_BYTES_MAX;
 use crate::message::PeerMessage;
 use crate::output::{Notice, Observation, Outputs};
@@ -84,6 +87,7 @@ pub(crate) struct Group {
     pub(crate) machine: Machine,
     pub(crate) exchange: Exchanging,
     pub(crate) life: Life,
+    pub(crate) leases: Leases,
     raft: RawNode<GroupLog>,
     /// Operations that the next turn proposes.
     queue: Vec<Op>,
@@ -111,6 +115,7 @@ pub(crate) struct Group {
 pub(crate) enum Outcome {
     Write(Waiter, meridian_causal::OpId, WriteOutcome),
     Control(Waiter, Result<crate::request::Response, Error>),
+    Lease(Waiter, LeaseOutcome),
 }
 
 /// What was last seen of the group's consensus.
@@ -174,6 +179,7 @@ impl Group {
             machine,
             exchange: Exchanging::default(),
             life,
+            leases: Leases::default(),
             raft,
             queue: Vec::new(),
             control_queue: Vec::new(),

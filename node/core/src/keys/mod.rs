@@ -11,10 +11,13 @@
 //! * keys of a kind and shard are adjacent, and sort as their rest does.
 
 mod catalog;
+mod change;
 mod conflict;
 mod decision;
+mod expiry;
 mod identity;
 mod intent;
+mod lease;
 mod op_id;
 mod op_order;
 mod outbox;
@@ -26,13 +29,16 @@ mod version;
 pub mod raft_log;
 
 pub use catalog::CatalogKey;
+pub use change::{ChangeKey, LocalChange};
 pub use conflict::ConflictKey;
 pub use decision::DecisionKey;
+pub use expiry::ExpiryKey;
 pub use identity::{NodeIdentity, NodeIdentityKey};
 pub use intent::IntentKey;
+pub use lease::{LeaseKey, LeaseRecord, LeasedKey};
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
-pub use outbox::{OutboxKey, OutboxRecord};
+pub use outbox::{OutboxFrame, OutboxKey, OutboxRecord};
 pub use peer_stores::PeerStoreKey;
 pub use shard_meta::ShardMetaKey;
 pub use tombstone::TombstoneKey;
@@ -70,25 +76,29 @@ pub enum Kind {
     Displaced = 0x10,
     /// Reserved: keys by log index of their last change.
     ChangeIndex = 0x11,
-    /// Reserved: leases of clients.
+    /// A lease that stands: rest is its name.
     Lease = 0x12,
-    /// Reserved: versions by time of expiry.
+    /// A key holds a version that expires: rest is the time, then the key.
     Expiry = 0x13,
     /// A prepared part of a transaction: rest is its attempt.
     Intent = 0x14,
     /// A transaction decided here: rest is its attempt.
     Decision = 0x15,
-    /// An effect kept for other zones: rest is its dot.
+    /// A key is attached to a lease: rest is the lease's name and token, then the key.
+    LeasedKey = 0x16,
+    /// An effect kept for other zones and for watchers: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
     RaftEntry = 0x81,
     /// What Raft must not forget: rest is zone and epoch.
     RaftState = 0x82,
+    /// A change that no effect tells of: rest is its number.
+    Change = 0x83,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -104,9 +114,11 @@ impl Kind {
         Self::Expiry,
         Self::Intent,
         Self::Decision,
+        Self::LeasedKey,
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
+        Self::Change,
     ];
 
     /// Its number on disk.
@@ -188,7 +200,7 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 8] = [
+const SHARD_STATE: [Kind; 12] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Tombstone,
@@ -196,7 +208,11 @@ const SHARD_STATE: [Kind; 8] = [
     Kind::OpOrder,
     Kind::Intent,
     Kind::Decision,
+    Kind::Lease,
+    Kind::Expiry,
+    Kind::LeasedKey,
     Kind::Outbox,
+    Kind::Change,
 ];
 
 /// The ranges of a group's state, in key order: what a group image carries, and what installing one deletes first. The

@@ -12,6 +12,7 @@ use super::*;
 use crate::catalog::Catalog;
 use crate::command::Effect;
 use crate::ids::NodeId;
+use crate::lease::LeaseRef;
 use crate::record::Header;
 use crate::shard::ShardMeta;
 
@@ -150,16 +151,34 @@ proptest! {
 
     #[test]
     fn an_effect_reads_back_with_its_bytes(
-        place in any_place(), dot in any_dot(), effect in any_effect(), before in 0..1_u64 << 40, header in any_header(),
+        place in any_place(), dot in any_dot(), effect in any_effect(), before in 0..1_u64 << 40, change: u64,
+        header in any_header(),
     ) {
         let stored = OutboxKey::encode(place, dot);
-        let (record, through) = OutboxKey::encode_record(header, before, &effect);
+        let (record, through) = OutboxKey::encode_record(header, before, change, &effect);
         let read = OutboxKey::decode_record(&stored, &record);
-        prop_assert_eq!(read, Ok(OutboxRecord { bytes_before: before, bytes_through: through, effect }));
+        prop_assert_eq!(read, Ok(OutboxRecord { bytes_before: before, bytes_through: through, change, effect }));
         prop_assert_eq!(OutboxKey::dot(&stored), Ok(dot));
         for end in 0..record.len() {
             prop_assert!(OutboxKey::decode_record(&stored, &record[..end]).is_err());
         }
+    }
+
+    #[test]
+    fn a_local_change_reads_back_and_lies_between_its_neighbours(
+        place in any_place(), change in 1..u64::MAX, key in any_bytes(), dot in any_dot(), header in any_header(),
+    ) {
+        let stored = ChangeKey::encode(place, change);
+        let local = LocalChange { key, dot };
+        let record = ChangeKey::encode_record(header, &local);
+        prop_assert_eq!(ChangeKey::number(&stored), Ok(change));
+        prop_assert_eq!(ChangeKey::decode_record(&stored, &record), Ok((header, local)));
+        prop_assert!(ChangeKey::decode_record(&stored, &record[..record.len() - 1]).is_err());
+        let within = |first, last| {
+            let (from, to) = ChangeKey::range(place, first, last);
+            from <= stored && stored < to
+        };
+        prop_assert!(within(change, change) && !within(change + 1, u64::MAX) && !within(0, change - 1));
     }
 
     #[test]
@@ -191,7 +210,11 @@ proptest! {
         prop_assert!(within(VersionKey::encode(place, &key)) && within(ConflictKey::encode(place, &key)));
         prop_assert!(within(TombstoneKey::encode(place, dot)) && within(OutboxKey::encode(place, dot)));
         prop_assert!(within(OpIdKey::encode(place, 7)) && within(OpOrderKey::encode(place, 7)));
+        prop_assert!(within(ChangeKey::encode(place, 7)));
         prop_assert!(within(ShardMetaKey::encode(group)));
+        let lease = LeaseRef { name: key.clone(), token: 1 };
+        prop_assert!(within(LeaseKey::encode(place, &key)) && within(LeasedKey::encode(place, &lease, &key)));
+        prop_assert!(within(ExpiryKey::encode(place, 1, &key)));
         let other_group = GroupId { epoch: group.epoch ^ 1, ..group };
         prop_assert!(!within(ShardMetaKey::encode(other_group)));
         prop_assert!(!within(RaftEntryKey::encode(group, 1)) && !within(RaftStateKey::encode(group)));
@@ -199,6 +222,47 @@ proptest! {
         prop_assert!(!within(VersionKey::encode(other_shard, &key)));
         prop_assert!(!within(CatalogKey::encode()) && !within(NodeIdentityKey::encode()));
         prop_assert!(ranges.is_sorted());
+    }
+
+    #[test]
+    fn a_lease_reads_back(place in any_place(), name in any_bytes(), token: u64, header in any_header()) {
+        let stored = LeaseKey::encode(place, &name);
+        let lease = LeaseRecord { token, ttl_ms: 5, owner: 6, acquired: header.hlc };
+        let record = LeaseKey::encode_record(header, &lease);
+        prop_assert_eq!(LeaseKey::name(&stored), Ok(&name[..]));
+        prop_assert_eq!(LeaseKey::decode_record(&stored, &record), Ok((header, lease)));
+        let (from, to) = LeaseKey::all(place);
+        prop_assert!(from <= stored && stored < to);
+        prop_assert!(LeaseKey::decode_record(&stored, &record[..record.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn an_attached_key_reads_back_and_lies_among_those_of_its_lease_only(
+        place in any_place(), name in any_bytes(), other in any_bytes(), token: u64, key in any_bytes(), header in any_header(),
+    ) {
+        let lease = LeaseRef { name, token };
+        let stored = LeasedKey::encode(place, &lease, &key);
+        let op_id = OpId { stamp_ms: 3, id: u128::MAX };
+        let record = LeasedKey::encode_record(header, op_id);
+        prop_assert_eq!(LeasedKey::parts(&stored), Ok((lease.clone(), &key[..])));
+        prop_assert_eq!(LeasedKey::decode_record(&stored, &record), Ok(op_id));
+        let within = |(from, to): (Vec<u8>, Vec<u8>)| from <= stored && stored < to;
+        prop_assert!(within(LeasedKey::range(place, &lease)) && within(LeasedKey::all(place)));
+        let foreign = LeaseRef { name: other, ..lease.clone() };
+        prop_assert!(foreign == lease || !within(LeasedKey::range(place, &foreign)));
+        let older = LeaseRef { token: token ^ 1, ..lease };
+        prop_assert!(!within(LeasedKey::range(place, &older)));
+    }
+
+    #[test]
+    fn an_expiry_reads_back_and_is_due_from_its_time_on(place in any_place(), at in 1..u64::MAX, key in any_bytes()) {
+        let stored = ExpiryKey::encode(place, at, &key);
+        prop_assert_eq!(ExpiryKey::parts(&stored), Ok((at, &key[..])));
+        let due = |now_ms| {
+            let (from, to) = ExpiryKey::due(place, now_ms);
+            from <= stored && stored < to
+        };
+        prop_assert!(due(at) && !due(at - 1));
     }
 
     #[test]
@@ -211,9 +275,15 @@ proptest! {
             OpIdKey::decode_record(&stored, &record).is_ok(),
             OpOrderKey::decode_record(&stored, &record).is_ok(),
             OutboxKey::decode_record(&stored, &record).is_ok(),
+            ChangeKey::number(&stored).is_ok(),
+            ChangeKey::decode_record(&stored, &record).is_ok(),
             ShardMetaKey::decode_record(&stored, &record).is_ok(),
             CatalogKey::decode_record(&stored, &record).is_ok(),
             RaftEntryKey::index(&stored).is_ok(),
+            LeaseKey::decode_record(&stored, &record).is_ok(),
+            LeasedKey::parts(&stored).is_ok(),
+            LeasedKey::decode_record(&stored, &record).is_ok(),
+            ExpiryKey::parts(&stored).is_ok(),
             describe(&stored),
         );
     }
@@ -271,10 +341,55 @@ fn kinds_have_distinct_numbers_and_stand_in_their_family() {
                 .iter()
                 .all(|other| other.number() > kind.number())
         );
-        let short_lived = matches!(kind, Kind::Outbox | Kind::RaftEntry | Kind::RaftState);
+        let short_lived = matches!(
+            kind,
+            Kind::Outbox | Kind::RaftEntry | Kind::RaftState | Kind::Change
+        );
         assert_eq!(kind.number() >= LOG_FAMILY_FIRST, short_lived, "{kind:?}");
     }
     assert_eq!(Kind::from_number(0x7f), None);
+}
+
+#[test]
+fn an_effect_of_the_format_before_reads_as_a_change_without_number() {
+    let place = Place {
+        keyspace: KeyspaceId(3),
+        shard: ShardId(4),
+    };
+    let effect = Effect {
+        key: "k".into(),
+        content: Content::Value("v".into()),
+        replaced: CausalContext::new(),
+        written_at: Hlc(5),
+        expires_at_ms: None,
+        op_id: None,
+        transaction: None,
+    };
+    let stored = OutboxKey::encode(place, Dot::new(Incarnation::from_raw(9), 1));
+    let mut body = crate::record::append(Vec::new(), &effect);
+    let bytes_through = 10 + u64::try_from(body.len()).unwrap();
+    let mut record = crate::record::begin(1, Header::default(), 40);
+    record.extend_from_slice(&bytes_through.to_be_bytes());
+    record.append(&mut body);
+    let expected = OutboxRecord {
+        bytes_before: 10,
+        bytes_through,
+        change: 0,
+        effect,
+    };
+    assert_eq!(OutboxKey::decode_record(&stored, &record), Ok(expected));
+    for end in 0..record.len() {
+        assert!(OutboxKey::decode_record(&stored, &record[..end]).is_err());
+    }
+    let [format, ..] = &mut record[..] else {
+        panic!("a record is not empty")
+    };
+    *format = 3;
+    let refused = OutboxKey::decode_record(&stored, &record).unwrap_err();
+    assert!(
+        refused.to_string().contains("format 3 is not known, 2 is"),
+        "{refused}"
+    );
 }
 
 #[test]

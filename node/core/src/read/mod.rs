@@ -6,6 +6,7 @@
 //! What it is not: it waits for nothing, forwards nothing, and knows one shard at a time; `merge` puts the shards of a
 //! keyspace together.
 
+pub mod changes;
 pub(crate) mod compare;
 pub mod merge;
 pub(crate) mod range;
@@ -23,7 +24,7 @@ use crate::error::Error;
 use crate::ids::{KeyspaceId, ShardId};
 use crate::keys::{Place, VersionKey};
 use crate::request::{Answer, Query, ShardDigest};
-use crate::shard::versions;
+use crate::shard::{leases, versions};
 
 /// Answers a query of a keyspace that has `shards` shards.
 pub fn serve(
@@ -68,6 +69,11 @@ pub fn serve(
         Query::Validate { shard, compare } => {
             compare::all_hold(read, place(*shard), compare).map(Answer::Holds)
         }
+        Query::Leases { shard, names } => names
+            .iter()
+            .map(|name| leases::load(read, place(*shard), name))
+            .collect::<Result<_, _>>()
+            .map(Answer::Leases),
     }
 }
 

@@ -89,6 +89,8 @@ impl Step<'_, '_, '_> {
         }
         let (from, to) = OutboxKey::range(self.place, old, resume.saturating_add(1), made);
         self.work.delete_range(from, to);
+        // The changes that were shown under the old name are not among those that are kept.
+        self.lose_changes()?;
         self.rename_intents(renaming)
     }
 
@@ -165,6 +167,8 @@ impl Step<'_, '_, '_> {
         let moved = totals.entered.saturating_sub(entered);
         totals.entered = entered;
         meta.outbox_bytes = meta.outbox_bytes.saturating_sub(moved);
+        // What the store handed out since the copy was made is not known: no token of it may come again.
+        meta.fencing = meta.fencing.max(self.header.hlc.wall_ms());
         self.applied.reincarnated = true;
         self.applied.compare_changed = true;
         // What this entry did under the old name is said under the new one.

@@ -104,6 +104,7 @@ impl Step<'_, '_, '_> {
             .cloned()
             .collect();
         self.store(key, held);
+        self.lose_changes()?;
         for sibling in arrived {
             if let Some(op_id) = sibling.op_id
                 && self.is_to_remember(op_id)?
@@ -120,10 +121,13 @@ impl Step<'_, '_, '_> {
     }
 
     /// Every range is joined: what the view had received counts as received here. The effects in between never come
-    /// one by one, so this zone cannot relay them: its outbox begins after them.
-    pub(super) fn compare_end(&mut self, snapshot: &VersionVector) {
+    /// one by one, so this zone cannot relay them: its outbox begins after them. Nor can it show them to watchers.
+    pub(super) fn compare_end(&mut self, snapshot: &VersionVector) -> Result<(), Error> {
         if !self.is_comparing(snapshot) {
-            return;
+            return Ok(());
+        }
+        if !self.meta.received.includes(snapshot) {
+            self.lose_changes()?;
         }
         for (incarnation, counter) in snapshot.iter() {
             let received = self.meta.received.get(incarnation);
@@ -143,6 +147,7 @@ impl Step<'_, '_, '_> {
         }
         self.meta.compare = None;
         self.applied.compare_changed = true;
+        Ok(())
     }
 }
 

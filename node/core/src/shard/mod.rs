@@ -14,14 +14,17 @@
 //!
 //! After an error the workspace holds half an entry and must not be written.
 //!
-//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), then the files named after tables.
+//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), `changes` (what watchers see), then the files named after tables.
 
 pub mod compare;
+pub mod expiry;
 pub mod garbage;
+pub mod leases;
 pub mod op_ids;
 pub mod outbox;
 pub mod versions;
 
+mod changes;
 mod incarnation;
 mod join;
 mod locks;
@@ -44,6 +47,7 @@ use crate::config::PlantedBugs;
 use crate::error::Error;
 use crate::ids::GroupId;
 use crate::keys::ShardMetaKey;
+use crate::lease::{LeaseChange, LeaseOutcome};
 use crate::record::Header;
 use crate::request::Response;
 use crate::workspace::Workspace;
@@ -80,6 +84,10 @@ pub struct Applied {
     pub locked: Vec<WriteOp>,
     /// Prepared parts that were resolved.
     pub resolved: Vec<Resolved>,
+    /// What became of each operation on a lease that somebody waits for.
+    pub leases: Vec<(Waiter, LeaseOutcome)>,
+    /// Leases that came or went, in order.
+    pub lease_changes: Vec<LeaseChange>,
 }
 
 impl Shard {
@@ -205,10 +213,7 @@ impl Step<'_, '_, '_> {
                 to,
                 states,
             } => self.compare_join(snapshot, (from, to), states),
-            Op::CompareEnd { snapshot } => {
-                self.compare_end(snapshot);
-                Ok(())
-            }
+            Op::CompareEnd { snapshot } => self.compare_end(snapshot),
             Op::Trim { through } => self.trim(through),
             Op::DropTombstones { keys } => self.drop_tombstones(keys),
             Op::EvictOpIds {
@@ -231,6 +236,11 @@ impl Step<'_, '_, '_> {
                 self.forget(ids);
                 Ok(())
             }
+            Op::LeaseAcquire(acquire) => self.lease_acquire(acquire),
+            Op::LeaseEnd { leases, waiter } => self.lease_end(leases, *waiter),
+            Op::LeasedWrite { lease, home, write } => self.leased_write((lease, *home), write),
+            Op::LeaseGone { lease } => self.lease_gone(lease),
+            Op::Expire { keys } => self.expire(keys),
         }
     }
 }

@@ -17,6 +17,7 @@ use meridian_causal::SiblingSet;
 /// One entry being applied.
 pub(super) struct Step<'s, 'w, 'e> {
     pub(super) place: Place,
+    pub(super) epoch: u32,
     pub(super) header: Header,
     pub(super) planted: PlantedBugs,
     pub(super) op_ids_lost_through: u64,
@@ -41,6 +42,7 @@ impl<'s, 'w, 'e> Step<'s, 'w, 'e> {
     pub(super) fn new(shard: &'s mut Shard, header: Header, work: &'w mut Workspace<'e>) -> Self {
         Self {
             place: shard.group.into(),
+            epoch: shard.group.epoch,
             header,
             planted: shard.planted,
             op_ids_lost_through: shard.op_ids_lost_through,

@@ -1,4 +1,4 @@
-//! The sets of a shard's keys, and what is derived from them: the indexes of conflicts and tombstones, and counts.
+//! The sets of a shard's keys, and what is derived from them: the indexes of conflicts, tombstones and expiries, and counts.
 //!
 //! Invariant: an index entry is there exactly when its key's record says so. Every change of a record goes through
 //! [`Step::hold`] and [`Step::store`].
@@ -11,7 +11,7 @@ use meridian_storage::Read;
 
 use super::step::{Held, Step};
 use crate::error::Error;
-use crate::keys::{ConflictKey, Place, TombstoneKey, VersionKey};
+use crate::keys::{ConflictKey, ExpiryKey, Place, TombstoneKey, VersionKey};
 
 /// The set of a key; empty when there is no record.
 pub fn load(read: &dyn Read, place: Place, key: &[u8]) -> Result<SiblingSet, Error> {
@@ -86,6 +86,8 @@ pub(super) struct Facts {
     conflict: bool,
     /// Dots of all siblings, if all are tombstones.
     tombstones: Vec<Dot>,
+    /// When live siblings expire; sorted, each time once.
+    expiries: Vec<u64>,
 }
 
 impl Facts {
@@ -100,8 +102,17 @@ impl Facts {
             live,
             conflict: live && set.is_conflict(),
             tombstones,
+            expiries: expiries(set),
         }
     }
+}
+
+fn expiries(set: &SiblingSet) -> Vec<u64> {
+    let live = set.siblings().iter().filter(|sibling| sibling.is_live());
+    let mut times: Vec<u64> = live.filter_map(|sibling| sibling.expires_at_ms).collect();
+    times.sort_unstable();
+    times.dedup();
+    times
 }
 
 /// The dots of all siblings.
@@ -170,6 +181,17 @@ impl Step<'_, '_, '_> {
             }
         }
         self.index_tombstones(key, &before.tombstones, &after.tombstones);
+        self.index_expiries(key, &before.expiries, &after.expiries);
+    }
+
+    fn index_expiries(&mut self, key: &[u8], before: &[u64], after: &[u64]) {
+        for gone in before.iter().filter(|time| !after.contains(time)) {
+            self.work.delete(ExpiryKey::encode(self.place, *gone, key));
+        }
+        for come in after.iter().filter(|time| !before.contains(time)) {
+            let stored = ExpiryKey::encode(self.place, *come, key);
+            self.work.put(stored, ExpiryKey::encode_record(self.header));
+        }
     }
 
     fn index_tombstones(&mut self, key: &[u8], before: &[Dot], after: &[Dot]) {

@@ -88,15 +88,16 @@ impl Scope<'_> {
     fn put_action(&self, put: kv::Put) -> Result<Action, Failure> {
         check_key(&put.key)?;
         check_value(&put.value)?;
-        if put.ttl_ms > 0 {
-            return Err(Failure::expiry_unsupported());
+        if put.lease.is_some() {
+            let message = "a put in a transaction is attached to no lease";
+            return Err(Failure::invalid("INVALID_ARGUMENT", message));
         }
         let intent = self.intent(&put.key, put.intent(), &put.context, &put.expected)?;
         Ok(Action::Write {
             key: put.key,
             content: Content::Value(put.value),
             intent,
-            expires_at_ms: None,
+            expires_at_ms: self.expires_at_ms(put.ttl_ms),
         })
     }
 

@@ -222,7 +222,10 @@ fn what_a_single_operation_would_be_refused_for_a_transaction_is_too() {
         with(|put| put.value = vec![0; VALUE_SIZE_BYTES_MAX + 1].into()),
         "VALUE_TOO_LARGE"
     );
-    assert_eq!(with(|put| put.ttl_ms = 1), "EXPIRY_UNSUPPORTED");
+    assert_eq!(
+        with(|put| put.lease = Some(kv::LeaseRef::default())),
+        "INVALID_ARGUMENT"
+    );
     assert_eq!(
         with(|put| put.context = Bytes::from_static(b"unused")),
         "INVALID_ARGUMENT"

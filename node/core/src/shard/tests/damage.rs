@@ -1,12 +1,14 @@
 //! Damaged records are errors that name their key; and indexes say what records say.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use meridian_storage::{Batch, Read};
 
 use super::*;
 use crate::keys::{
-    self, ConflictKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey, TombstoneKey, VersionKey,
+    self, ChangeKey, ConflictKey, ExpiryKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey,
+    TombstoneKey, VersionKey,
 };
 
 /// All records of a kind in the shard.
@@ -38,10 +40,14 @@ fn count(records: &[(Vec<u8>, Bytes)]) -> u64 {
 pub(super) fn check_indexes(zone: &Zone) {
     let versions = records(zone, Kind::Version);
     let (mut live, mut conflicts, mut tombstones) = (0, Vec::new(), Vec::new());
+    let mut expiries = BTreeSet::new();
     for (stored, record) in &versions {
         let (_, set) = VersionKey::decode_record(stored, record).unwrap();
         let key = VersionKey::user_key(stored).unwrap();
         live += u64::from(set.has_live());
+        let alive = set.siblings().iter().filter(|sibling| sibling.is_live());
+        let times = alive.filter_map(|sibling| sibling.expires_at_ms);
+        expiries.extend(times.map(|time| ExpiryKey::encode(PLACE, time, key)));
         if set.is_conflict() {
             conflicts.push(ConflictKey::encode(PLACE, key));
         }
@@ -79,6 +85,11 @@ pub(super) fn check_indexes(zone: &Zone) {
         (stored_tombstones, meta.tombstones),
         (tombstones.clone(), u64::try_from(tombstones.len()).unwrap())
     );
+    let stored_expiries: Vec<_> = records(zone, Kind::Expiry)
+        .into_iter()
+        .map(|(stored, _)| stored)
+        .collect();
+    assert_eq!(stored_expiries, expiries.into_iter().collect::<Vec<_>>());
     check_op_ids(zone);
     check_outbox(zone);
     assert!(meta.received.includes(&meta.dropped) && meta.received.includes(&meta.outbox_floor));
@@ -126,6 +137,31 @@ fn check_outbox(zone: &Zone) {
         .map(|(of, counter)| counter - floor.get(of))
         .sum();
     assert_eq!((bytes, entries), (zone.meta().outbox_bytes, kept));
+    check_changes(zone);
+}
+
+/// Every change above the floor stands in one record, and none at or below it under its number.
+fn check_changes(zone: &Zone) {
+    let numbered = |(stored, record): (Vec<u8>, Bytes)| {
+        OutboxKey::decode_record(&stored, &record).unwrap().change
+    };
+    let floor = zone.meta().changes_floor;
+    let mut changes: Vec<u64> = records(zone, Kind::Outbox)
+        .into_iter()
+        .map(numbered)
+        .filter(|change| *change > floor)
+        .collect();
+    let local = records(zone, Kind::Change);
+    changes.extend(
+        local
+            .iter()
+            .map(|(stored, _)| ChangeKey::number(stored).unwrap()),
+    );
+    changes.sort_unstable();
+    assert!(
+        changes.iter().copied().eq(floor + 1..=zone.meta().changes),
+        "{changes:?} are not all above {floor}"
+    );
 }
 
 /// A zone with a record of every kind.
@@ -215,7 +251,7 @@ fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
         id: (1 << 64) + 1,
     };
     for (stored, known) in [
-        (ShardMetaKey::encode(group), 2),
+        (ShardMetaKey::encode(group), 3),
         (OpIdKey::encode(PLACE, id.id), 1),
     ] {
         let mut zone = full();

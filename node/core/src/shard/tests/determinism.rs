@@ -3,6 +3,48 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lease::{AcquireOp, LeaseRef};
+
+fn lease(token: u64) -> LeaseRef {
+    LeaseRef {
+        name: bytes("lease"),
+        token,
+    }
+}
+
+/// An operation on a lease, or an expiry.
+fn lease_or_expiry(what: u8, key: Bytes, n: u64, more: u8) -> Op {
+    match what % 12 {
+        8 => Op::LeaseAcquire(AcquireOp {
+            name: bytes("lease"),
+            ttl_ms: 100,
+            owner: u128::from(more % 3),
+            waiter: Waiter::default(),
+        }),
+        9 => Op::LeaseEnd {
+            leases: vec![lease(u64::from(more % 4))],
+            waiter: None,
+        },
+        10 => Op::LeasedWrite {
+            lease: lease(u64::from(more % 4)),
+            home: more % 2 == 0,
+            write: WriteOp {
+                key,
+                content: value("leased"),
+                intent: WriteIntent::Blind,
+                op_id: OpId {
+                    stamp_ms: n,
+                    id: u128::from(n) << 32,
+                },
+                expires_at_ms: None,
+                waiter: Waiter::default(),
+            },
+        },
+        _ => Op::Expire {
+            keys: vec![(key, (1..n).map(|n| Dot::new(incarnation(1), n)).collect())],
+        },
+    }
+}
 
 /// Commands that touch every table, from numbers.
 fn commands(seeds: &[(u8, u8, u8)]) -> Vec<Command> {
@@ -11,7 +53,7 @@ fn commands(seeds: &[(u8, u8, u8)]) -> Vec<Command> {
     let mut commands = Vec::new();
     for (n, (what, key, more)) in (1_u64..).zip(seeds) {
         let key = format!("k{}", key % 5);
-        let op = match what % 8 {
+        let op = match what % 12 {
             0..=3 => Op::Write(WriteOp {
                 key: bytes(&key),
                 content: if more % 3 == 0 {
@@ -28,9 +70,10 @@ fn commands(seeds: &[(u8, u8, u8)]) -> Vec<Command> {
                     stamp_ms: n,
                     id: u128::from(more % 40),
                 },
-                expires_at_ms: None,
+                expires_at_ms: (more % 5 == 0).then_some(n + 3),
                 waiter: Waiter::default(),
             }),
+            8..=11 => lease_or_expiry(*what, bytes(&key), n, *more),
             4 | 5 => {
                 other.put(&key, "other");
                 let effects = other.outbox(incarnation(2), sent);

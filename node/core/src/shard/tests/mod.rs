@@ -1,10 +1,13 @@
 //! Shards of several zones over memory engines, driven entry by entry.
 
+mod changes;
 mod comparisons;
 mod convergence;
 mod damage;
 mod determinism;
+mod expiry;
 mod incarnations;
+mod leases;
 mod merges;
 mod op_ids;
 mod tombstones;
@@ -49,6 +52,7 @@ struct Zone {
     engine: MemoryEngine,
     shard: Shard,
     index: u64,
+    clock_ms: u64,
     ops: u128,
     known: BTreeMap<Incarnation, VersionVector>,
     stability: Stability,
@@ -70,6 +74,7 @@ impl Zone {
             engine: MemoryEngine::new(),
             shard: Shard::create(group, incarnation(zone), planted),
             index: 0,
+            clock_ms: 0,
             ops: u128::from(zone) << 64,
             known: BTreeMap::new(),
             stability: Stability::default(),
@@ -104,8 +109,9 @@ impl Zone {
 
     fn try_entry(&mut self, ops: Vec<Op>) -> Result<Applied, Error> {
         self.index += 1;
+        self.clock_ms = self.clock_ms.max(1_000 + self.index);
         let command = Command {
-            hlc: Hlc::new(1_000 + self.index, 0),
+            hlc: Hlc::new(self.clock_ms, 0),
             ops,
         };
         let command = Command::decode(&command.encode()).unwrap();
