@@ -21,6 +21,8 @@ pub struct Entry {
     pub complete_ns: Option<u64>,
     /// How it ended.
     pub status: Status,
+    /// The line it was read from, of the asking; 0 when it was not.
+    pub line: usize,
     /// The name of the function: `txn`, `transfer`, `read`, `add`.
     pub function: String,
     /// What was asked.
@@ -143,7 +145,10 @@ pub fn read(text: &str) -> Result<Vec<Entry>, BadHistory> {
             if open.insert(process, entries.len()).is_some() {
                 return Err(bad("the process has not ended what it began before"));
             }
-            entries.push(begun(process, time, (function, value)));
+            entries.push(Entry {
+                line: number,
+                ..begun(process, time, (function, value))
+            });
             continue;
         }
         let place = open.remove(&process);
@@ -165,6 +170,7 @@ fn begun(process: u64, time: u64, (function, value): (&str, Edn)) -> Entry {
         invoke_ns: time,
         complete_ns: None,
         status: Status::Info,
+        line: 0,
         function: function.to_owned(),
         asked: value.clone(),
         answered: value,
@@ -187,6 +193,7 @@ mod tests {
             invoke_ns: times.0,
             complete_ns: times.1,
             status,
+            line: 0,
             function: "read".to_owned(),
             asked: Edn::Nil,
             answered: Edn::Int(1),
@@ -224,7 +231,12 @@ mod tests {
             entry(1, (6, None), Status::Info),
         ];
         entries[2].answered = Edn::Nil;
-        assert_eq!(read(&written(&entries)).unwrap(), entries);
+        let read = read(&written(&entries)).unwrap();
+        let read: Vec<Entry> = read
+            .into_iter()
+            .map(|entry| Entry { line: 0, ..entry })
+            .collect();
+        assert_eq!(read, entries);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! In an acknowledged transaction an empty list is written as `[]` (`nil` is read as the same), and an absent register as `nil`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::BadHistory;
@@ -44,6 +45,7 @@ fn entry(txn: &Txn) -> Entry {
         invoke_ns: txn.invoke_ns,
         complete_ns: txn.complete_ns,
         status: txn.status,
+        line: 0,
         function: "txn".to_owned(),
         asked: Edn::Sequence(asked),
         answered: Edn::Sequence(answered),
@@ -64,26 +66,60 @@ fn to_edn(op: &MicroOp) -> Edn {
     Edn::Sequence(vec![Edn::keyword(name), Edn::int(op.key()), value])
 }
 
-/// Reads a history; what kind of keys it has is told from it, unless given.
+/// Reads a history. A key is a list or a register by what is done to it; keys of which that cannot be told are taken for
+/// `keys`, or when that is not given for what the first write of the history is on.
 pub fn read(text: &str, keys: Option<Keys>) -> Result<Vec<Txn>, BadHistory> {
-    let keys = keys.unwrap_or_else(|| Keys::of(text));
     let entries = journal::read(text)?;
-    let txns = entries.into_iter().enumerate().map(|(number, entry)| {
-        let txn = to_txn(&entry, keys);
-        txn.ok_or_else(|| {
+    let kinds = Kinds::of(&entries, keys.unwrap_or_else(|| Keys::of(text)));
+    let txns = entries.iter().map(|entry| {
+        let unknown = || {
             BadHistory::at(
-                number + 1,
-                format!(
-                    "transaction {number} from 0 has steps that are not known: {}",
-                    entry.answered
-                ),
+                entry.line,
+                format!("steps that are not known: {}", entry.asked),
             )
-        })
+        };
+        to_txn(entry, &kinds).ok_or_else(unknown)
     });
     txns.collect()
 }
 
-fn to_txn(entry: &Entry, keys: Keys) -> Option<Txn> {
+/// Which keys are lists, and which are registers.
+struct Kinds {
+    known: BTreeMap<u64, Keys>,
+    others: Keys,
+}
+
+impl Kinds {
+    fn of(entries: &[Entry], others: Keys) -> Self {
+        let steps = entries
+            .iter()
+            .flat_map(|entry| [&entry.asked, &entry.answered]);
+        let steps = steps.filter_map(Edn::items).flatten();
+        let known = steps.filter_map(|step| match step.items()? {
+            [name, key, value] => Some((key.number()?, kind(name.name()?, value)?)),
+            _ => None,
+        });
+        Self {
+            known: known.collect(),
+            others,
+        }
+    }
+
+    fn get(&self, key: u64) -> Keys {
+        self.known.get(&key).copied().unwrap_or(self.others)
+    }
+}
+
+/// What a step says of its key.
+fn kind(name: &str, value: &Edn) -> Option<Keys> {
+    match (name, value) {
+        ("append", _) | ("r", Edn::Sequence(_)) => Some(Keys::Lists),
+        ("w", _) | ("r", Edn::Int(_)) => Some(Keys::Registers),
+        _ => None,
+    }
+}
+
+fn to_txn(entry: &Entry, kinds: &Kinds) -> Option<Txn> {
     let is_answered = entry.status == Status::Ok;
     let ops = if is_answered {
         &entry.answered
@@ -93,7 +129,7 @@ fn to_txn(entry: &Entry, keys: Keys) -> Option<Txn> {
     let ops = ops
         .items()?
         .iter()
-        .map(|op| from_edn(op, keys, is_answered));
+        .map(|op| from_edn(op, kinds, is_answered));
     Some(Txn {
         process: entry.process,
         invoke_ns: entry.invoke_ns,
@@ -103,7 +139,7 @@ fn to_txn(entry: &Entry, keys: Keys) -> Option<Txn> {
     })
 }
 
-fn from_edn(op: &Edn, keys: Keys, is_answered: bool) -> Option<MicroOp> {
+fn from_edn(op: &Edn, kinds: &Kinds, is_answered: bool) -> Option<MicroOp> {
     let [name, key, value] = op.items()? else {
         return None;
     };
@@ -117,40 +153,31 @@ fn from_edn(op: &Edn, keys: Keys, is_answered: bool) -> Option<MicroOp> {
             key,
             value: value.number()?,
         }),
-        "r" if !is_answered => Some(unanswered(key, keys)),
-        "r" => answered(key, keys, value),
+        "r" => read_of(key, kinds.get(key), is_answered.then_some(value)),
         _ => None,
     }
 }
 
-const fn unanswered(key: u64, keys: Keys) -> MicroOp {
+/// A read, with its answer if it has one.
+fn read_of(key: u64, keys: Keys, answer: Option<&Edn>) -> Option<MicroOp> {
     match keys {
-        Keys::Lists => MicroOp::ReadList { key, list: None },
-        Keys::Registers => MicroOp::ReadRegister { key, value: None },
-    }
-}
-
-fn answered(key: u64, keys: Keys, value: &Edn) -> Option<MicroOp> {
-    match keys {
-        Keys::Lists if *value == Edn::Nil => Some(MicroOp::ReadList {
-            key,
-            list: Some(Vec::new()),
-        }),
         Keys::Lists => {
-            let list: Option<Vec<u64>> = value.items()?.iter().map(Edn::number).collect();
-            Some(MicroOp::ReadList {
+            let list = answer.map(|value| match value {
+                Edn::Nil => Some(Vec::new()),
+                Edn::Sequence(items) => items.iter().map(Edn::number).collect(),
+                Edn::Bool(_) | Edn::Int(_) | Edn::Keyword(_) | Edn::Text(_) | Edn::Map(_) => None,
+            });
+            let is_bad = matches!(list, Some(None));
+            (!is_bad).then(|| MicroOp::ReadList {
                 key,
-                list: Some(list?),
+                list: list.flatten(),
             })
         }
-        Keys::Registers if *value == Edn::Nil => Some(MicroOp::ReadRegister {
-            key,
-            value: Some(None),
-        }),
-        Keys::Registers => Some(MicroOp::ReadRegister {
-            key,
-            value: Some(Some(value.number()?)),
-        }),
+        Keys::Registers => {
+            let value = answer.map(Edn::number);
+            let is_bad = value == Some(None) && answer != Some(&Edn::Nil);
+            (!is_bad).then_some(MicroOp::ReadRegister { key, value })
+        }
     }
 }
 
@@ -227,6 +254,60 @@ mod tests {
     fn a_step_that_is_not_known_is_refused() {
         let line =
             "{:type :invoke, :f :txn, :value [[:increment 5 1]], :process 0, :time 1, :index 0}";
-        assert!(read(line, None).unwrap_err().why.contains(":increment"));
+        let refused = read(line, None).unwrap_err();
+        assert!(refused.why.contains(":increment"));
+        assert_eq!(refused.line, 1);
+    }
+
+    #[test]
+    fn lists_and_registers_in_one_history_are_told_apart_key_by_key() {
+        let ops = vec![
+            MicroOp::Append { key: 2, value: 1 },
+            MicroOp::Write { key: 3, value: 1 },
+            MicroOp::ReadRegister {
+                key: 3,
+                value: Some(Some(1)),
+            },
+            MicroOp::ReadList {
+                key: 4,
+                list: Some(Vec::new()),
+            },
+            MicroOp::ReadRegister {
+                key: 5,
+                value: Some(Some(9)),
+            },
+        ];
+        let mixed = [
+            txn(Status::Ok, ops),
+            txn(
+                Status::Info,
+                vec![
+                    MicroOp::ReadRegister {
+                        key: 3,
+                        value: None,
+                    },
+                    MicroOp::ReadList { key: 4, list: None },
+                ],
+            ),
+        ];
+        let mixed = [
+            mixed[0].clone(),
+            Txn {
+                process: 1,
+                ..mixed[1].clone()
+            },
+        ];
+        assert_eq!(read(&written(&mixed), None).unwrap(), mixed);
+    }
+
+    #[test]
+    fn an_answer_that_fits_no_read_is_refused() {
+        for answer in ["[nil]", ":x", "[1 :x]"] {
+            let text = format!(
+                "{{:type :invoke, :f :txn, :value [[:r 1 nil]], :process 0, :time 1, :index 0}}\n\
+                 {{:type :ok, :f :txn, :value [[:r 1 {answer}]], :process 0, :time 2, :index 1}}"
+            );
+            assert!(read(&text, None).is_err(), "{answer}");
+        }
     }
 }
