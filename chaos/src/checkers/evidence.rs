@@ -13,7 +13,7 @@ use meridian_core::request::ReadLevel;
 
 use super::bits::Bits;
 use super::dots::Seen;
-use super::key::{KeyHistory, ReadFact, WriteFact};
+use super::key::{KeyHistory, ReadFact, WriteFact, may_be_tombstone};
 use crate::history::{Action, History, Operation, Outcome, show_content, show_context, show_set};
 use crate::rng::MS;
 use crate::violation::Violation;
@@ -154,7 +154,7 @@ fn op_index(history: &History) -> BTreeMap<OpId, usize> {
 
 /// Fills in what each write replaced. Rows are in terms of the places of dots in the key's sorted list.
 fn fill_rows(history: &History, dots: &[Dot], writes: &mut [WriteFact<'_>]) {
-    let tombstones = places(writes, |write| write.may_be_tombstone());
+    let tombstones = places(writes, may_be_tombstone);
     let seen: Vec<u64> = writes.iter().map(|write| write.seen_ns).collect();
     for (place, write) in writes.iter_mut().enumerate() {
         let receipt = history

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use meridian_core::command::WriteIntent;
 
 use super::FinalState;
-use super::key::{KeyHistory, WriteFact};
+use super::key::{KeyHistory, WriteFact, may_be_tombstone};
 use crate::violation::{Checked, Violation};
 
 pub(super) fn check(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
@@ -36,7 +36,7 @@ fn check_blind(key: &KeyHistory<'_>, write: &WriteFact<'_>) -> Checked {
         .filter_map(|place| key.writes.get(place))
         .collect();
     let versions: BTreeSet<_> = newest.iter().map(|write| write.op_id).collect();
-    let any_live = newest.iter().any(|write| !write.may_be_tombstone());
+    let any_live = newest.iter().any(|write| !may_be_tombstone(write));
     if versions.len() <= most_versions || !any_live {
         return Ok(());
     }

@@ -72,11 +72,9 @@ pub(super) struct KeyHistory<'a> {
     pub(super) reads: Vec<ReadFact>,
 }
 
-impl WriteFact<'_> {
-    /// It is a delete, or may have become one: it expires.
-    pub(super) fn may_be_tombstone(&self) -> bool {
-        self.expires || *self.content == Content::Tombstone
-    }
+/// Whether a write is a delete, or may have become one: it expires.
+pub(super) fn may_be_tombstone(write: &WriteFact<'_>) -> bool {
+    write.expires || *write.content == Content::Tombstone
 }
 
 impl<'a> KeyHistory<'a> {
@@ -110,7 +108,7 @@ impl<'a> KeyHistory<'a> {
 
     /// The writes that are deletes, or may have become such.
     pub(super) fn tombstones(&self) -> Bits {
-        self.which(|write| write.may_be_tombstone())
+        self.which(may_be_tombstone)
     }
 
     /// What any of `killers` may have replaced.
@@ -137,7 +135,7 @@ impl<'a> KeyHistory<'a> {
     /// on. A key's record is dropped once nothing but deletes is left of it and every zone has them; what comes to the
     /// key afterwards may begin without their context. So these may be forgotten, and no others.
     pub(super) fn forgettable(&self, at_ns: u64) -> Bits {
-        let mut ended = self.which(|write| write.may_be_tombstone() && write.seen_ns <= at_ns);
+        let mut ended = self.which(|write| may_be_tombstone(write) && write.seen_ns <= at_ns);
         loop {
             let mut grown = ended.clone();
             grown.add(&self.possibly_replaced_by(&ended));

@@ -27,7 +27,7 @@ fn lease_or_expiry(what: u8, key: Bytes, n: u64, more: u8) -> Op {
         },
         10 => Op::LeasedWrite {
             lease: lease(u64::from(more % 4)),
-            home: more % 2 == 0,
+            home: more.is_multiple_of(2),
             write: WriteOp {
                 key,
                 content: value("leased"),
