@@ -1,10 +1,11 @@
 //! A node made of a script: it answers the stream as a test tells it to, and remembers what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::Stream;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::proto::admin::v1::admin_server::{Admin, AdminServer};
@@ -53,6 +54,8 @@ pub(crate) struct Script {
     pub(crate) asked: Vec<kv::Operation>,
     /// Messages with operations that arrived.
     pub(crate) messages: usize,
+    /// What a watch after a revision is told; then it ends.
+    pub(crate) watches: BTreeMap<Bytes, Vec<Result<kv::WatchResponse, Status>>>,
 }
 
 #[derive(Clone)]
@@ -215,6 +218,13 @@ impl Kv for Node {
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
     }
 
+    async fn watch(&self, request: Request<kv::WatchRequest>) -> Unary<Self::WatchStream> {
+        let from = request.into_inner().from;
+        let said = self.script.lock().unwrap().watches.get(&from).cloned();
+        let said = futures::stream::iter(said.unwrap_or_default());
+        Ok(Response::new(Box::pin(said)))
+    }
+
     not_scripted! {
         hello: kv::HelloRequest => kv::HelloResponse;
         get: kv::GetRequest => kv::GetResponse;
@@ -226,7 +236,6 @@ impl Kv for Node {
         transact: kv::TransactRequest => kv::TransactResponse;
         view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
         view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
-        watch: kv::WatchRequest => Self::WatchStream;
     }
 }
 
