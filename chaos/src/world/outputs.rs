@@ -50,6 +50,8 @@ impl World {
         if let Some(catalog) = out.catalog.take() {
             self.tell_catalog(node, core, catalog)?;
         }
+        // Nobody watches here.
+        out.changed.clear();
         // Keeps the allocations of the vectors.
         if self.out.messages.is_empty()
             && self.out.replies.is_empty()

@@ -1,10 +1,11 @@
 //! A node made of a script: it answers the stream as a test tells it to, and remembers what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::Stream;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::proto::admin::v1::admin_server::{Admin, AdminServer};
@@ -71,6 +72,10 @@ impl Script {
         let outcome = store.lock().unwrap().serve(operation);
         Some(outcome)
     }
+    }
+
+    /// What a watch after a revision is told; then it ends.
+    pub(crate) watches: BTreeMap<Bytes, Vec<Result<kv::WatchResponse, Status>>>,
 }
 
 #[derive(Clone)]
@@ -275,6 +280,8 @@ impl Kv for Node {
         lease_end: kv::LeaseEndRequest => kv::LeaseEndResponse;
         lease_get: kv::LeaseGetRequest => kv::LeaseGetResponse;
         watch: kv::WatchRequest => Self::WatchStream;
+        view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
+        view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
     }
 }
 

@@ -8,8 +8,8 @@ mod leases;
 mod one_zone;
 #[cfg(test)]
 mod refusals;
+mod transactions;
 #[cfg(test)]
 mod watch;
-mod transactions;
 #[cfg(test)]
 mod zones;

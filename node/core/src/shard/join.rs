@@ -61,8 +61,12 @@ impl Step<'_, '_, '_> {
                 .into_iter()
                 .filter(|(key, _)| **key >= *from && to.is_none_or(|to| **key < *to)),
         );
+        let mut changed = false;
         for (key, theirs) in joins {
-            self.join_key(&key, &theirs, snapshot)?;
+            changed |= self.join_key(&key, &theirs, snapshot)?;
+        }
+        if changed {
+            self.lose_changes()?;
         }
         Ok(())
     }
@@ -84,17 +88,18 @@ impl Step<'_, '_, '_> {
         Ok(keys)
     }
 
+    /// Whether the key is another one now.
     fn join_key(
         &mut self,
         key: &[u8],
         theirs: &SiblingSet,
         snapshot: &VersionVector,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let mut held = self.hold(key)?;
         let before = held.set.clone();
         held.set.join_at(theirs, &self.meta.received, snapshot);
         if held.set == before {
-            return Ok(());
+            return Ok(false);
         }
         let arrived: Vec<_> = held
             .set
@@ -104,7 +109,6 @@ impl Step<'_, '_, '_> {
             .cloned()
             .collect();
         self.store(key, held);
-        self.lose_changes()?;
         for sibling in arrived {
             if let Some(op_id) = sibling.op_id
                 && self.is_to_remember(op_id)?
@@ -117,7 +121,7 @@ impl Step<'_, '_, '_> {
                 );
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Every range is joined: what the view had received counts as received here. The effects in between never come
