@@ -57,6 +57,8 @@ pub(crate) struct Script {
     pub(crate) messages: usize,
     /// When there is one, what is served is served from it.
     pub(crate) store: Option<Arc<Mutex<dyn Backend>>>,
+    /// What a watch after a revision is told; then it ends.
+    pub(crate) watches: BTreeMap<Bytes, Vec<Result<kv::WatchResponse, Status>>>,
 }
 
 /// What keeps state behind a node.
@@ -72,10 +74,6 @@ impl Script {
         let outcome = store.lock().unwrap().serve(operation);
         Some(outcome)
     }
-    }
-
-    /// What a watch after a revision is told; then it ends.
-    pub(crate) watches: BTreeMap<Bytes, Vec<Result<kv::WatchResponse, Status>>>,
 }
 
 #[derive(Clone)]
