@@ -14,7 +14,6 @@ use meridian_client::proto::kv::v1::kv_server::{Kv, KvServer};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::codegen::Bytes;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What a node does with one operation.
@@ -278,8 +277,6 @@ impl Kv for Node {
         lease_end: kv::LeaseEndRequest => kv::LeaseEndResponse;
         lease_get: kv::LeaseGetRequest => kv::LeaseGetResponse;
         watch: kv::WatchRequest => Self::WatchStream;
-        view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
-        view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
     }
 }
 
