@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use meridian_client::{Context, OpId, ReadLevel, Revision, WriteLevel};
 
+use crate::commands::txn::TxnArgs;
 use crate::parse;
 
 /// The command line of Meridian, a key-value store that spans zones.
@@ -55,7 +56,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    OnCluster(ClusterCommand),
+    OnCluster(Box<ClusterCommand>),
     /// Run a cluster of three zones on this machine
     Demo(DemoArgs),
     /// Read commands line by line
@@ -80,6 +81,8 @@ pub(crate) enum ClusterCommand {
     Scan(ScanArgs),
     /// Show changes as they come
     Watch(WatchArgs),
+    /// Read and write several keys as one
+    Txn(TxnArgs),
     /// Store the records of a file
     Import(ImportArgs),
     /// Write all records to a file
@@ -129,6 +132,9 @@ pub(crate) struct WriteArgs {
     /// Only when nothing but what was read with this context is there
     #[arg(long, value_name = "TOKEN", group = "intent")]
     pub(crate) if_context: Option<Context>,
+    /// Only when the key holds exactly one version, with this value
+    #[arg(long, value_name = "VALUE", group = "intent")]
+    pub(crate) if_value: Option<OsString>,
     /// Where it must be durable: zone, zones:N, all
     #[arg(long, value_name = "LEVEL", value_parser = parse::write_level)]
     pub(crate) write_level: Option<WriteLevel>,
@@ -473,6 +479,13 @@ mod tests {
             "--endpoints 127.0.0.1:1,127.0.0.1:2 get k --level bounded:500ms",
             "get k --raw",
             "delete k --if-context AAEC",
+            "put k v --if-value old",
+            "delete k --if-value ''",
+            "txn",
+            "txn -",
+            "txn f --read-only --max-operations 4096 --max-duration 5s",
+            "txn f --op-id 1700000000000-000102030405060708090a0b0c0d0e0f",
+            "txn --interactive",
             "scan --prefix p --from a --to b --limit 10 --keys-only",
             "import f --format tsv",
             "export - --format jsonl",
@@ -513,6 +526,12 @@ mod tests {
             "put k",
             "put k v --file f",
             "put k v --overwrite --if-absent",
+            "put k v --if-value x --if-absent",
+            "txn f --max-operations 4097",
+            "txn f --max-operations 0",
+            "txn f --max-duration 0s",
+            "txn f g",
+            "txn --interactive --op-id 1700000000000-000102030405060708090a0b0c0d0e0f",
             "put k v --context 'not base64!'",
             "put k v --write-level some",
             "put k v --op-id 12",

@@ -173,6 +173,11 @@ fn receipt(receipt: &Receipt) -> Value {
     })
 }
 
+/// A write of a transaction.
+pub(crate) fn part(key: &[u8], done: &Receipt) -> Value {
+    with_key(key, json!({"receipt": receipt(done)}))
+}
+
 /// The answer to a write.
 pub(crate) fn written(written: &Written) -> Value {
     let rest = json!({

@@ -86,7 +86,7 @@ async fn run(cli: Cli, out: &mut Out) -> Outcome {
         Command::OnCluster(command) => {
             let mut clients = Clients::default();
             let mut app = App::new(settings()?, &mut clients, out);
-            Box::pin(commands::run(&mut app, command)).await
+            Box::pin(commands::run(&mut app, *command)).await
         }
     }
 }

@@ -208,6 +208,170 @@ async fn the_last_of_many_records_of_one_key_wins() {
     assert_eq!(bench.value("k").unwrap(), "200");
 }
 
+/// What was printed, line by line, as JSON.
+fn objects(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+impl Bench {
+    /// Runs `kv txn` with this text on standard input and expects this exit code.
+    async fn txn(&self, code: i32, flags: &[&str], text: &str) -> Output {
+        let arguments = [&["txn"], flags].concat();
+        let folder = self.folder.path();
+        let output = self.node.kv_reading(folder, &arguments, text).await;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text:?}: {messages}");
+        output
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_sent_whole_does_the_list_that_its_comparisons_choose() {
+    let bench = Bench::new().await;
+    bench.expect(0, &["put", "a", "1"]).await;
+    let text = r#"{"compare":[{"key":"a","value":"1"},{"key":"b","absent":true}],
+        "then":[{"put":"a","value":"2"},{"get":"b"}],"else":[{"get":"a"}]}"#;
+    bench.write("move.json", text);
+    let done = bench.kv(&["txn", "move.json", "--json"]).await;
+    let [done] = objects(&done).try_into().unwrap();
+    assert_eq!(done["succeeded"], true);
+    assert_eq!(done["results"][0]["key"], "a");
+    assert!(done["results"][0]["receipt"]["dot"].is_string());
+    assert_eq!(done["results"][1]["found"], false);
+    assert!(done["op_id"].is_string());
+    assert_eq!(bench.value("a").unwrap(), "2");
+
+    let done = bench.txn(0, &["--json"], text).await;
+    let [done] = objects(&done).try_into().unwrap();
+    assert_eq!(done["succeeded"], false);
+    assert_eq!(done["results"][0]["siblings"][0]["value"], "2");
+}
+
+#[tokio::test]
+async fn a_comparison_that_does_not_hold_exits_with_four_when_nothing_else_is_asked() {
+    let bench = Bench::new().await;
+    let text = r#"{"compare":[{"key":"a","exists":true}],"then":[{"put":"a","value":"2"}]}"#;
+    bench.txn(4, &["-"], text).await;
+    assert!(bench.value("a").is_none());
+}
+
+#[tokio::test]
+async fn a_script_commits_its_writes_as_one_and_prints_what_it_read() {
+    let bench = Bench::new().await;
+    bench.expect(0, &["put", "a", "1"]).await;
+    let script = "# move\nget a\nput b 'from a'\ndelete a\nget a\nscan\ncommit\n";
+    let done = bench.txn(0, &["--json"], script).await;
+    let [before, after, scanned, committed] = objects(&done).try_into().unwrap();
+    assert_eq!(before["siblings"][0]["value"], "1");
+    assert_eq!(after["found"], false);
+    assert_eq!(scanned["key"], "b");
+    assert_eq!(committed["committed"], true);
+    assert!(bench.value("a").is_none());
+    assert_eq!(bench.value("b").unwrap(), "from a");
+}
+
+#[tokio::test]
+async fn a_script_is_run_again_after_a_conflict_and_only_its_last_run_is_printed() {
+    let bench = Bench::new().await;
+    bench.expect(0, &["put", "a", "1"]).await;
+    bench.node.kept.lock().unwrap().meanwhile = vec![("a", "2"), ("a", "3")];
+    let done = bench.txn(0, &["--json"], "get a\nput b x\ncommit\n").await;
+    let [read, committed] = objects(&done).try_into().unwrap();
+    assert_eq!(read["siblings"][0]["value"], "3");
+    assert_eq!(committed["attempts"], 3);
+}
+
+#[tokio::test]
+async fn lines_carried_out_as_they_come_meet_a_conflict_and_exit_with_four() {
+    let bench = Bench::new().await;
+    bench.node.kept.lock().unwrap().meanwhile = vec![("a", "2")];
+    let done = bench
+        .txn(4, &["--interactive"], "get a\nput b x\ncommit\n")
+        .await;
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "a: not found\n");
+    assert!(bench.value("b").is_none());
+    let again = bench
+        .txn(0, &["--interactive"], "get a\nput b x\ncommit\n")
+        .await;
+    let printed = String::from_utf8(again.stdout).unwrap();
+    assert!(printed.contains("ok   durable in a   1 shard"), "{printed}");
+}
+
+#[tokio::test]
+async fn what_is_aborted_or_cut_off_is_not_written() {
+    let bench = Bench::new().await;
+    bench.txn(0, &[], "put a 1\nabort\n").await;
+    bench.txn(2, &[], "put a 1\n").await;
+    bench.txn(0, &["--interactive"], "put a 1\nabort\n").await;
+    bench.txn(2, &["--interactive"], "put a 1\n").await;
+    assert!(bench.value("a").is_none());
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_of_a_transaction_exits_with_six_and_names_its_op_id() {
+    let bench = Bench::new().await;
+    bench.node.kept.lock().unwrap().unknown = true;
+    for text in [r#"{"then":[{"put":"a","value":"1"}]}"#, "put a 1\ncommit\n"] {
+        let output = bench.txn(6, &["--json"], text).await;
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert!(error["error"]["op_id"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_script_reads_from_a_view_and_closes_it() {
+    let bench = Bench::new().await;
+    bench.expect(0, &["put", "a", "1"]).await;
+    for flags in [&["--read-only"][..], &["--read-only", "--interactive"]] {
+        let done = bench.txn(0, flags, "get a\nscan a\n").await;
+        let printed = String::from_utf8(done.stdout).unwrap();
+        assert!(printed.ends_with("a\t1\n"), "{printed}");
+        assert_eq!(bench.node.kept.lock().unwrap().views_open, 0);
+        bench.txn(2, flags, "put a 2\n").await;
+    }
+    assert_eq!(bench.value("a").unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_transaction_that_makes_no_sense_exits_with_two() {
+    let bench = Bench::new().await;
+    let many: Vec<_> = (0..129).map(|n| format!("put key-{n} v\n")).collect();
+    let many = format!("{}commit\n", many.concat());
+    for (flags, text) in [
+        (&[][..], "frobnicate\ncommit\n"),
+        (&[], "commit\nget a\n"),
+        (&[], ""),
+        (&[], r#"{"then":[{"put":"a"}]}"#),
+        (&[], "{"),
+        (&["--read-only"], r#"{"then":[{"get":"a"}]}"#),
+        (
+            &["--op-id", "1-00000000000000000000000000000001"],
+            "get a\ncommit\n",
+        ),
+        (&[], many.as_str()),
+    ] {
+        bench.txn(2, flags, text).await;
+    }
+    bench.txn(0, &["--max-operations", "129"], &many).await;
+    bench.expect(1, &["txn", "no-such-file"]).await;
+}
+
+#[tokio::test]
+async fn a_write_may_be_bound_to_the_value_it_replaces() {
+    let bench = Bench::new().await;
+    bench.expect(0, &["put", "a", "1"]).await;
+    bench.expect(0, &["put", "a", "2", "--if-value", "1"]).await;
+    bench.expect(4, &["put", "a", "3", "--if-value", "1"]).await;
+    bench.expect(4, &["delete", "a", "--if-value", "1"]).await;
+    assert_eq!(bench.value("a").unwrap(), "2");
+    bench.expect(0, &["delete", "a", "--if-value", "2"]).await;
+    assert!(bench.value("a").is_none());
+}
+
 #[tokio::test]
 async fn what_is_refused_exits_with_seven_and_what_makes_no_sense_with_two() {
     let bench = Bench::new().await;

@@ -172,6 +172,14 @@ impl Client {
         }
     }
 
+    pub(crate) const fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) fn keyspace_name(&self) -> &str {
+        &self.keyspace
+    }
+
     /// The zone whose nodes are asked first.
     pub fn zone(&self) -> String {
         self.inner.routes().home.clone()
@@ -218,18 +226,18 @@ impl Client {
         value: impl Into<Bytes>,
         options: &WriteOptions,
     ) -> Result<Written, Error> {
-        let (intent, context) = options.intent.to_wire();
+        let intent = options.intent.to_wire();
         let key = key.into();
         let put = wire::Put {
             key: key.clone(),
             value: value.into(),
-            intent,
-            context,
+            intent: intent.intent,
+            context: intent.context,
             level: options.level.to_wire(),
             op_id: options.op_id.map(crate::OpId::to_wire),
             ttl_ms: options.ttl.map_or(0, millis),
             session: options.session.as_bytes().clone(),
-            expected: Bytes::new(),
+            expected: intent.expected,
         };
         self.write(key, Operation::Put(put)).await
     }
@@ -240,16 +248,16 @@ impl Client {
         key: impl Into<Bytes>,
         options: &WriteOptions,
     ) -> Result<Written, Error> {
-        let (intent, context) = options.intent.to_wire();
+        let intent = options.intent.to_wire();
         let key = key.into();
         let delete = wire::Delete {
             key: key.clone(),
-            intent,
-            context,
+            intent: intent.intent,
+            context: intent.context,
             level: options.level.to_wire(),
             op_id: options.op_id.map(crate::OpId::to_wire),
             session: options.session.as_bytes().clone(),
-            expected: Bytes::new(),
+            expected: intent.expected,
         };
         self.write(key, Operation::Delete(delete)).await
     }
@@ -317,7 +325,7 @@ impl Client {
         Ok(reply.outcome)
     }
 
-    async fn operate_named(
+    pub(crate) async fn operate_named(
         &self,
         operation: Operation,
     ) -> Result<(Outcome, Arc<wire::ServedBy>), Error> {
@@ -369,6 +377,6 @@ impl Client {
     }
 }
 
-fn wrong_kind() -> Error {
+pub(crate) fn wrong_kind() -> Error {
     Error::bad_answer("an answer to another kind of operation")
 }

@@ -59,7 +59,7 @@ pub enum ErrorKind {
     NotFound,
     /// It exists already.
     AlreadyExists,
-    /// The condition of a write did not hold.
+    /// The condition of a write did not hold, or a transaction met a conflict.
     ConditionNotMet,
     /// Nobody who could do it answers, or not in time.
     Unavailable,
@@ -144,6 +144,16 @@ impl Error {
         let mut error = Self::new(ErrorKind::Internal, "BAD_ANSWER", message);
         error.0.effect = Effect::Unknown;
         error
+    }
+
+    /// A transaction met another one, or what it had read has changed.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ConditionNotMet, "CONFLICT", message)
+    }
+
+    /// For the body of a transaction that is to end without effect.
+    pub fn abort(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ConditionNotMet, "TXN_ABORTED", message)
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {

@@ -14,6 +14,7 @@ use crate::link::Reply;
 use crate::options::millis;
 use crate::retry::{ATTEMPTS_MAX, attempt_time, backoff};
 use crate::routes::{Reach, RouteNode, Routes};
+use crate::transaction::{Place, place_of_compare, place_of_transact};
 
 /// One operation on its way.
 pub(crate) struct Execution<'a> {
@@ -74,7 +75,11 @@ impl<'a> Execution<'a> {
 
     async fn attempt(&mut self) -> Result<Reply, Error> {
         let routes = self.inner.routes();
-        let shard = key_of(&self.operation).and_then(|key| routes.shard(self.keyspace, key));
+        let shard = match place_of(&self.operation) {
+            Some(Place::Key(key)) => routes.shard(self.keyspace, key),
+            Some(Place::Shard(shard)) => Some(shard),
+            None => None,
+        };
         let node = self.choose(&routes, shard)?;
         self.attempts += 1;
         let until = Instant::now() + attempt_time(self.time_left());
@@ -233,12 +238,15 @@ fn is_read(operation: &Operation) -> bool {
     }
 }
 
-fn key_of(operation: &Operation) -> Option<&[u8]> {
+/// Where the shard is that does most of the work; a view may be held anywhere.
+fn place_of(operation: &Operation) -> Option<Place<'_>> {
     match operation {
-        Operation::Get(get) => Some(&get.key),
-        Operation::Put(put) => Some(&put.key),
-        Operation::Delete(delete) => Some(&delete.key),
-        Operation::Scan(_) | Operation::Transact(_) | Operation::Validate(_) => None,
+        Operation::Get(get) => get.view.is_empty().then_some(Place::Key(&get.key)),
+        Operation::Put(put) => Some(Place::Key(&put.key)),
+        Operation::Delete(delete) => Some(Place::Key(&delete.key)),
+        Operation::Transact(transact) => place_of_transact(transact),
+        Operation::Validate(validate) => place_of_compare(&validate.compare),
+        Operation::Scan(_) => None,
     }
 }
 

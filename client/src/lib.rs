@@ -12,7 +12,8 @@
 //! * Only reads and writes without a condition are tried in another zone, and only when the own one does not help.
 //! * An error says `effect none` only if *no* attempt of the operation can have had an effect.
 //!
-//! **What to read.** [`Client`], then `execute` (the loop of attempts), `routes` (who is asked), `link` (the stream).
+//! **What to read.** [`Client`], then `execute` (the loop of attempts), `routes` (who is asked), `link` (the stream);
+//! `transaction` for transactions and views.
 
 mod admin;
 mod builder;
@@ -26,6 +27,7 @@ mod results;
 mod retry;
 mod routes;
 mod scan;
+mod transaction;
 mod watch;
 
 pub use admin::{Admin, Failed, Health, NodeAdmin};
@@ -36,6 +38,10 @@ pub use ids::{Context, OpId, Revision, SessionToken, TokenError};
 pub use options::{Intent, ReadLevel, ReadOptions, ScanQuery, WriteLevel, WriteOptions};
 pub use results::{Page, Receipt, ServedBy, Sibling, Versions, Written};
 pub use scan::Scan;
+pub use transaction::{
+    Action, ActionOutcome, Committed, Compare, KeyRange, Transaction, TransactionOutcome, Txn,
+    TxnOptions, View,
+};
 pub use watch::{Watch, WatchBatch, WatchEvent, WatchKeys, WatchQuery};
 
 /// The wire contract, for callers that work on it directly.

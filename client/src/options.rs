@@ -108,19 +108,43 @@ pub enum Intent {
     IfAbsent,
     /// What the context covers: done only when the key holds nothing else.
     IfContext(Context),
+    /// What is there: done only when the key holds exactly one version, with this value.
+    IfValue(Bytes),
+}
+
+/// An intent in the words of the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WireIntent {
+    pub(crate) intent: i32,
+    pub(crate) context: Bytes,
+    pub(crate) expected: Bytes,
 }
 
 impl Intent {
-    pub(crate) fn to_wire(&self) -> (i32, Bytes) {
-        let (intent, context) = match self {
-            Self::Blind => (wire::Intent::Blind, None),
-            Self::Context(context) => (wire::Intent::Context, Some(context)),
-            Self::Overwrite => (wire::Intent::Overwrite, None),
-            Self::IfAbsent => (wire::Intent::IfAbsent, None),
-            Self::IfContext(context) => (wire::Intent::IfContext, Some(context)),
+    pub(crate) fn to_wire(&self) -> WireIntent {
+        let nothing = Bytes::new();
+        let (intent, context, expected) = match self {
+            Self::Blind => (wire::Intent::Blind, &nothing, &nothing),
+            Self::Context(context) => (wire::Intent::Context, context.as_bytes(), &nothing),
+            Self::Overwrite => (wire::Intent::Overwrite, &nothing, &nothing),
+            Self::IfAbsent => (wire::Intent::IfAbsent, &nothing, &nothing),
+            Self::IfContext(context) => (wire::Intent::IfContext, context.as_bytes(), &nothing),
+            Self::IfValue(value) => (wire::Intent::IfValue, &nothing, value),
         };
-        let context = context.map(|context| context.as_bytes().clone());
-        (intent.into(), context.unwrap_or_default())
+        WireIntent {
+            intent: intent.into(),
+            context: context.clone(),
+            expected: expected.clone(),
+        }
+    }
+
+    /// Bytes that it takes beside its key and value.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Blind | Self::Overwrite | Self::IfAbsent => 0,
+            Self::Context(context) | Self::IfContext(context) => context.as_bytes().len(),
+            Self::IfValue(value) => value.len(),
+        }
     }
 }
 
@@ -231,9 +255,9 @@ mod tests {
 
     #[test]
     fn an_empty_context_is_not_the_absence_of_one() {
-        let (blind, _) = Intent::Blind.to_wire();
-        let (with_empty, context) = Intent::Context(Context::default()).to_wire();
-        assert_ne!(blind, with_empty);
-        assert!(context.is_empty());
+        let blind = Intent::Blind.to_wire();
+        let with_empty = Intent::Context(Context::default()).to_wire();
+        assert_ne!(blind.intent, with_empty.intent);
+        assert!(with_empty.context.is_empty());
     }
 }

@@ -15,6 +15,8 @@ pub struct Scan {
     query: ScanQuery,
     token: Bytes,
     zone: Option<String>,
+    /// The view that is read, if it is one.
+    view: Bytes,
     done: bool,
 }
 
@@ -25,7 +27,16 @@ impl Scan {
             query,
             token: Bytes::new(),
             zone: None,
+            view: Bytes::new(),
             done: false,
+        }
+    }
+
+    /// A scan of an open view.
+    pub(crate) fn of_view(client: Client, query: ScanQuery, view: Bytes) -> Self {
+        Self {
+            view,
+            ..Self::new(client, query)
         }
     }
 
@@ -34,7 +45,8 @@ impl Scan {
         if self.done {
             return Ok(None);
         }
-        let scan = self.query.to_wire(self.token.clone());
+        let mut scan = self.query.to_wire(self.token.clone());
+        scan.view = self.view.clone();
         let response = self.client.scan_page(scan, self.zone.as_deref()).await?;
         if self.zone.is_none() {
             self.zone = response.served_by.as_ref().map(|by| by.zone.clone());

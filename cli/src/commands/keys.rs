@@ -33,12 +33,13 @@ pub(crate) async fn delete(app: &mut App<'_>, args: DeleteArgs) -> Outcome {
 }
 
 fn write_options(args: &WriteArgs, session: &Session) -> WriteOptions {
-    let intent = match (&args.context, &args.if_context) {
-        (Some(context), _) => Intent::Context(context.clone()),
-        (None, Some(context)) => Intent::IfContext(context.clone()),
-        (None, None) if args.overwrite => Intent::Overwrite,
-        (None, None) if args.if_absent => Intent::IfAbsent,
-        (None, None) => Intent::Blind,
+    let intent = match (&args.context, &args.if_context, &args.if_value) {
+        (Some(context), _, _) => Intent::Context(context.clone()),
+        (None, Some(context), _) => Intent::IfContext(context.clone()),
+        (None, None, Some(value)) => Intent::IfValue(bytes_of(value)),
+        (None, None, None) if args.overwrite => Intent::Overwrite,
+        (None, None, None) if args.if_absent => Intent::IfAbsent,
+        (None, None, None) => Intent::Blind,
     };
     WriteOptions {
         intent,

@@ -8,6 +8,7 @@ mod keyspace;
 mod lag;
 mod resolve;
 mod scan;
+pub(crate) mod txn;
 mod watch;
 
 use crate::app::App;
@@ -22,6 +23,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Get(args) => keys::get(app, args).await,
         ClusterCommand::Delete(args) => keys::delete(app, args).await,
         ClusterCommand::Scan(args) => scan::run(app, args).await,
+        ClusterCommand::Txn(args) => Box::pin(txn::run(app, args)).await,
         ClusterCommand::Watch(args) => watch::run(app, args).await,
         ClusterCommand::Import(args) => transfer::import(app, args).await,
         ClusterCommand::Export(args) => transfer::export(app, args).await,

@@ -160,7 +160,7 @@ impl Shell {
         let settings = self.settings.overridden_by(&cli.global);
         let mut out = Out::keeping(json || cli.global.json, self.last.clone());
         let mut app = App::new(settings, &mut self.clients, &mut out);
-        let running = Box::pin(commands::run(&mut app, command));
+        let running = Box::pin(commands::run(&mut app, *command));
         tokio::select! {
             outcome = running => outcome.map(|_done| After::GoOn),
             _ = tokio::signal::ctrl_c() => Err(Failure::other("interrupted")),

@@ -43,7 +43,7 @@ impl Source {
         Ok(Self::Script(lines.into_iter()))
     }
 
-    pub(super) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal(_))
     }
 
@@ -52,7 +52,7 @@ impl Source {
     }
 
     /// The next line; `None` at the end.
-    pub(super) async fn next(&mut self, prompt: &str) -> Result<Option<String>, Failure> {
+    pub(crate) async fn next(&mut self, prompt: &str) -> Result<Option<String>, Failure> {
         match self {
             Self::Terminal(terminal) => Ok(terminal.next(prompt).await),
             Self::Input(lines) => Ok(lines.next_line().await?),

@@ -2,10 +2,12 @@
 //!
 //! It serves the operations of a message in reverse, since nothing promises their order.
 
+mod transactions;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use futures::Stream;
@@ -13,6 +15,7 @@ use meridian_client::proto::admin::v1 as admin;
 use meridian_client::proto::admin::v1::admin_server::{Admin, AdminServer};
 use meridian_client::proto::kv::v1 as kv;
 use meridian_client::proto::kv::v1::kv_server::{Kv, KvServer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -24,6 +27,11 @@ pub(crate) struct Kept {
     pub(crate) keys: BTreeMap<Vec<u8>, Vec<kv::Sibling>>,
     /// Writes of this key are refused for lack of a quorum.
     pub(crate) refused: Vec<u8>,
+    /// Written by others before each transaction is served, one after the other.
+    pub(crate) meanwhile: Vec<(&'static str, &'static str)>,
+    /// Transactions are answered with an unknown outcome.
+    pub(crate) unknown: bool,
+    pub(crate) views_open: usize,
     counter: u64,
 }
 
@@ -50,7 +58,17 @@ impl Node {
 
     /// Runs `kv` with these arguments in `folder`.
     pub(crate) async fn kv(&self, folder: &Path, arguments: &[&str]) -> Output {
-        tokio::process::Command::new(env!("CARGO_BIN_EXE_kv"))
+        self.kv_reading(folder, arguments, "").await
+    }
+
+    /// The same, with this standard input.
+    pub(crate) async fn kv_reading(
+        &self,
+        folder: &Path,
+        arguments: &[&str],
+        input: &str,
+    ) -> Output {
+        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_kv"))
             .args(["--endpoints", &self.addr, "--timeout", "20s"])
             .args(arguments)
             .env("XDG_CONFIG_HOME", folder)
@@ -59,9 +77,16 @@ impl Node {
             .env_remove("KV_KEYSPACE")
             .env_remove("KV_TIMEOUT")
             .current_dir(folder)
-            .output()
-            .await
-            .unwrap()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // Whoever reads nothing may have gone already.
+        drop(stdin.write_all(input.as_bytes()).await);
+        drop(stdin);
+        child.wait_with_output().await.unwrap()
     }
 
     fn serve(&self, operation: kv::Operation) -> kv::Outcome {
@@ -70,14 +95,18 @@ impl Node {
         let outcome = match operation.operation.unwrap() {
             Operation::Get(get) => kv::outcome::Outcome::Get(kept.get(&get)),
             Operation::Put(put) => kept.put(put),
+            Operation::Delete(delete)
+                if !kept.value_fits(&delete.key, delete.intent(), &delete.expected) =>
+            {
+                transactions::failed("VERSION_MISMATCH", kv::Effect::None, 10)
+            }
             Operation::Delete(delete) => {
                 kept.keys.remove(delete.key.as_ref());
                 kv::outcome::Outcome::Write(kv::WriteResponse::default())
             }
             Operation::Scan(scan) => kv::outcome::Outcome::Scan(kept.scan(&scan)),
-            Operation::Transact(_) | Operation::Validate(_) => {
-                kv::outcome::Outcome::Error(refusal(b""))
-            }
+            Operation::Transact(transact) => kept.transact(&transact),
+            Operation::Validate(validate) => kept.validate(&validate),
         };
         kv::Outcome {
             id: operation.id,
@@ -113,6 +142,7 @@ impl Kept {
         kv::GetResponse {
             found: !siblings.is_empty(),
             context: context_of(&siblings),
+            stamp: transactions::stamp_of(&siblings),
             siblings,
             ..kv::GetResponse::default()
         }
@@ -122,6 +152,9 @@ impl Kept {
     fn put(&mut self, put: kv::Put) -> kv::outcome::Outcome {
         if put.key == self.refused || put.key == "malformed" {
             return kv::outcome::Outcome::Error(refusal(&put.key));
+        }
+        if !self.value_fits(&put.key, put.intent(), &put.expected) {
+            return transactions::failed("VERSION_MISMATCH", kv::Effect::None, 10);
         }
         self.counter += 1;
         let siblings = self.keys.entry(put.key.to_vec()).or_default();
@@ -163,9 +196,11 @@ impl Kept {
         } else {
             &scan.page_token
         };
+        let first = from.to_vec();
         let mut found = self
             .keys
-            .range(from.to_vec()..)
+            .range(first.clone()..)
+            .filter(|(key, _)| key.starts_with(&scan.prefix))
             .filter(|(_, siblings)| siblings.len() > 1 || !scan.conflicts_only);
         let page: Vec<_> = found.by_ref().take(2).collect();
         let entries = page.into_iter().map(|(key, siblings)| kv::Entry {
@@ -173,12 +208,12 @@ impl Kept {
             context: context_of(siblings),
             siblings: siblings.clone(),
         });
+        let entries = entries.collect();
+        let next = found.next().map_or_else(Vec::new, |(key, _)| key.clone());
         kv::ScanResponse {
-            entries: entries.collect(),
-            next_page_token: found
-                .next()
-                .map_or_else(Vec::new, |(key, _)| key.clone())
-                .into(),
+            entries,
+            range_stamps: vec![self.range_stamp(&first, &next)],
+            next_page_token: next.into(),
             ..kv::ScanResponse::default()
         }
     }
@@ -235,6 +270,19 @@ impl Kv for Node {
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
     }
 
+    async fn view_open(&self, _: Request<kv::ViewOpenRequest>) -> Unary<kv::ViewOpenResponse> {
+        self.kept.lock().unwrap().views_open += 1;
+        Ok(Response::new(kv::ViewOpenResponse {
+            view: b"view".to_vec().into(),
+            ..kv::ViewOpenResponse::default()
+        }))
+    }
+
+    async fn view_close(&self, _: Request<kv::ViewCloseRequest>) -> Unary<kv::ViewCloseResponse> {
+        self.kept.lock().unwrap().views_open -= 1;
+        Ok(Response::new(kv::ViewCloseResponse {}))
+    }
+
     not_served! {
         hello: kv::HelloRequest => kv::HelloResponse;
         get: kv::GetRequest => kv::GetResponse;
@@ -244,8 +292,6 @@ impl Kv for Node {
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
         transact: kv::TransactRequest => kv::TransactResponse;
-        view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
-        view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
         watch: kv::WatchRequest => Self::WatchStream;
     }
 }

@@ -56,6 +56,23 @@ pub(crate) struct Script {
     pub(crate) messages: usize,
     /// What a watch after a revision is told; then it ends.
     pub(crate) watches: BTreeMap<Bytes, Vec<Result<kv::WatchResponse, Status>>>,
+    /// When there is one, what is served is served from it.
+    pub(crate) store: Option<Arc<Mutex<dyn Backend>>>,
+}
+
+/// What keeps state behind a node.
+pub(crate) trait Backend: Send {
+    fn serve(&mut self, operation: &kv::Operation) -> kv::outcome::Outcome;
+    fn open_view(&mut self) -> Bytes;
+    fn close_view(&mut self, token: &Bytes);
+}
+
+impl Script {
+    fn serve_from_store(&self, operation: &kv::Operation) -> Option<kv::outcome::Outcome> {
+        let store = Arc::clone(self.store.as_ref()?);
+        let outcome = store.lock().unwrap().serve(operation);
+        Some(outcome)
+    }
 }
 
 #[derive(Clone)]
@@ -89,6 +106,7 @@ impl Node {
         let act = script.acts.pop_front().unwrap_or(Act::Serve);
         let id = operation.id;
         let outcome = match act {
+            Act::Serve if script.store.is_some() => script.serve_from_store(&operation),
             Act::Serve => Some(serve(&operation, None)),
             Act::ServedBy(node) => Some(serve(&operation, Some(node))),
             Act::Fail(error) => Some(kv::outcome::Outcome::Error(error)),
@@ -184,6 +202,10 @@ fn page_after(token: &[u8]) -> kv::ScanResponse {
     }
 }
 
+fn not_scripted() -> Status {
+    Status::unimplemented("not scripted")
+}
+
 type Unary<T> = Result<Response<T>, Status>;
 
 type Answering<'a, T> = Pin<Box<dyn Future<Output = Unary<T>> + Send + 'a>>;
@@ -199,7 +221,7 @@ macro_rules! not_scripted {
             'life0: 'async_trait,
             Self: 'async_trait,
         {
-            Box::pin(async { Err(Status::unimplemented("not scripted")) })
+            Box::pin(async { Err(not_scripted()) })
         })*
     };
 }
@@ -225,6 +247,29 @@ impl Kv for Node {
         Ok(Response::new(Box::pin(said)))
     }
 
+    async fn view_open(&self, _: Request<kv::ViewOpenRequest>) -> Unary<kv::ViewOpenResponse> {
+        let mut script = self.script.lock().unwrap();
+        if let Some(Act::Fail(error)) = script.acts.pop_front() {
+            return Err(Status::unavailable(error.message));
+        }
+        let store = script.store.as_mut().ok_or_else(not_scripted)?;
+        Ok(Response::new(kv::ViewOpenResponse {
+            view: store.lock().unwrap().open_view(),
+            open_ms_max: 30_000,
+            ..kv::ViewOpenResponse::default()
+        }))
+    }
+
+    async fn view_close(
+        &self,
+        request: Request<kv::ViewCloseRequest>,
+    ) -> Unary<kv::ViewCloseResponse> {
+        let script = self.script.lock().unwrap();
+        let store = script.store.as_ref().ok_or_else(not_scripted)?;
+        store.lock().unwrap().close_view(&request.get_ref().view);
+        Ok(Response::new(kv::ViewCloseResponse {}))
+    }
+
     not_scripted! {
         hello: kv::HelloRequest => kv::HelloResponse;
         get: kv::GetRequest => kv::GetResponse;
@@ -234,8 +279,6 @@ impl Kv for Node {
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
         transact: kv::TransactRequest => kv::TransactResponse;
-        view_open: kv::ViewOpenRequest => kv::ViewOpenResponse;
-        view_close: kv::ViewCloseRequest => kv::ViewCloseResponse;
     }
 }
 

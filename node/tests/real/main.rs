@@ -7,6 +7,8 @@ mod one_zone;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod transactions;
+#[cfg(test)]
 mod watch;
 #[cfg(test)]
 mod zones;

@@ -89,10 +89,10 @@ fn then(actions: Vec<kv::Action>) -> kv::Transact {
 
 fn transaction(wire: kv::Transact) -> Result<Transaction, Failure> {
     let prepared = scoped(|scope| scope.transact(wire, || 6))?;
-    match prepared.request {
-        Request::Transact(transaction) => Ok(*transaction),
-        other => panic!("{other:?}"),
-    }
+    let Request::Transact(transaction) = prepared.request else {
+        panic!("another request")
+    };
+    Ok(*transaction)
 }
 
 fn refusal(wire: kv::Transact) -> &'static str {
