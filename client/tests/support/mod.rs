@@ -54,10 +54,10 @@ pub(crate) struct Script {
     pub(crate) asked: Vec<kv::Operation>,
     /// Messages with operations that arrived.
     pub(crate) messages: usize,
-    /// When there is one, what is served is served from it.
-    pub(crate) store: Option<Arc<Mutex<dyn Backend>>>,
     /// What a watch after a revision is told; then it ends.
     pub(crate) watches: BTreeMap<Bytes, Vec<Result<kv::WatchResponse, Status>>>,
+    /// When there is one, what is served is served from it.
+    pub(crate) store: Option<Arc<Mutex<dyn Backend>>>,
 }
 
 /// What keeps state behind a node.
@@ -240,6 +240,13 @@ impl Kv for Node {
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
     }
 
+    async fn watch(&self, request: Request<kv::WatchRequest>) -> Unary<Self::WatchStream> {
+        let from = request.into_inner().from;
+        let said = self.script.lock().unwrap().watches.get(&from).cloned();
+        let said = futures::stream::iter(said.unwrap_or_default());
+        Ok(Response::new(Box::pin(said)))
+    }
+
     async fn view_open(&self, _: Request<kv::ViewOpenRequest>) -> Unary<kv::ViewOpenResponse> {
         let mut script = self.script.lock().unwrap();
         if let Some(Act::Fail(error)) = script.acts.pop_front() {
@@ -272,11 +279,6 @@ impl Kv for Node {
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
         transact: kv::TransactRequest => kv::TransactResponse;
-        lease_acquire: kv::LeaseAcquireRequest => kv::LeaseResponse;
-        lease_renew: kv::LeaseRenewRequest => kv::LeaseResponse;
-        lease_end: kv::LeaseEndRequest => kv::LeaseEndResponse;
-        lease_get: kv::LeaseGetRequest => kv::LeaseGetResponse;
-        watch: kv::WatchRequest => Self::WatchStream;
     }
 }
 

@@ -10,6 +10,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::patient;
 use crate::support::{Node, cluster};
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it stands in a list beside failures"
+)]
 fn message(values: &[&'static str], revision: &'static str) -> Result<kv::WatchResponse, Status> {
     let event = |value: &&'static str| kv::WatchEvent {
         key: "k".into(),

@@ -8,6 +8,7 @@ mod leases;
 mod one_zone;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod transactions;
 #[cfg(test)]
 mod watch;
