@@ -190,10 +190,11 @@ impl Zone {
 }
 
 fn transacted(response: Result<Response, Error>) -> Result<Transacted, Error> {
-    match response? {
-        Response::Transacted(transacted) => Ok(*transacted),
-        other => panic!("not transacted: {other:?}"),
-    }
+    let response = response?;
+    let Response::Transacted(transacted) = response else {
+        panic!("not transacted: {response:?}")
+    };
+    Ok(*transacted)
 }
 
 fn is_conflict<T>(result: &Result<T, Error>) -> bool {
@@ -308,7 +309,8 @@ fn a_key_in_conflict_has_no_one_value() {
 
 #[test]
 fn a_change_in_a_compared_range_refuses_and_one_beside_it_does_not() {
-    let changes: [(&str, fn(&mut Zone)); 4] = [
+    type Change = fn(&mut Zone);
+    let changes: [(&str, Change); 4] = [
         ("a changed key", |zone| drop(zone.put("m1", "x"))),
         ("a new key", |zone| drop(zone.put("m2", "x"))),
         ("a key that went", |zone| drop(zone.delete("m1"))),
