@@ -125,6 +125,16 @@ fn is_pin(_: &World, _: usize, _: usize, message: &PeerMessage) -> bool {
     matches!(inner(message), Some(InnerRequest::ViewPin { .. }))
 }
 
+fn is_pin_or_raft_to_the_second_leader(
+    world: &World,
+    _: usize,
+    to: usize,
+    message: &PeerMessage,
+) -> bool {
+    let raft = matches!(message, PeerMessage::Raft { .. }) && to == world.leader(1);
+    raft || matches!(inner(message), Some(InnerRequest::ViewPin { .. }))
+}
+
 fn is_answer(_: &World, _: usize, _: usize, message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Forwarded { .. })
 }
@@ -674,13 +684,65 @@ fn two_views_opened_at_a_time_show_two_writes_in_the_same_order() {
             Some(Ok(Response::Written(_)))
         ));
     }
-    let mut seen = Vec::new();
-    for opening in openings {
-        if let Some(Ok(Response::ViewOpened(view))) = world.answer(opening) {
-            seen.push(world.seen(&view, &[0, 1]));
-        }
-    }
+    let views = openings.map(|opening| world.opened(opening));
+    let seen = views.map(|view| world.seen(&view, &[0, 1]));
     let fork = [["old", "new"], ["new", "old"]];
     let forked = fork.iter().all(|one| seen.iter().any(|seen| seen == one));
     assert!(!forked, "each view shows what the other does not: {seen:?}");
+}
+
+#[test]
+fn a_view_that_shows_what_another_keeps_back_is_opened_after_it() {
+    let mut world = World::new();
+    let openers = [world.leader(0), world.leader(1)];
+    world.stop = Some(is_pin);
+    let first = world.open_view(openers[0]);
+    let write = world.put(&key(0), "new");
+    world.stop = None;
+    // Whoever is opened now has seen the write that the first one hides.
+    let second = world.open_view(openers[1]);
+    assert!(world.answer(write).is_none(), "held back");
+    assert!(
+        world.answer(second).is_none(),
+        "so is the view that shows it"
+    );
+    world.go_on();
+    world.run(1_000);
+    let views = [first, second].map(|opening| world.opened(opening));
+    let seen = views.map(|view| world.seen(&view, &[0]).remove(0));
+    assert_eq!(seen, ["old", "new"]);
+}
+
+#[test]
+fn a_read_that_waited_does_not_tell_what_is_kept_back_for_a_view() {
+    let mut world = World::new();
+    world.stop = Some(is_resolve);
+    world.transact(&[0, 1], "new");
+    let participant = world.leader(1);
+    let read = world.read(participant, 1, ReadLevel::Linearizable);
+    assert!(world.answer(read).is_none(), "it waits");
+    // A view is taken here and not yet elsewhere; then one turn applies the resolution and a write behind it.
+    let resolutions = std::mem::take(&mut world.stopped);
+    world.stop = Some(is_pin_or_raft_to_the_second_leader);
+    let opening = world.open_view(participant);
+    world.messages.extend(resolutions);
+    world.settle();
+    let write = world.put(&key(1), "later");
+    world.stop = Some(is_pin);
+    let stopped = std::mem::take(&mut world.stopped);
+    let (pins, raft): (Vec<_>, Vec<_>) = stopped
+        .into_iter()
+        .partition(|(_, _, message)| inner(message).is_some());
+    world.messages.extend(raft.into_iter().rev());
+    world.settle();
+    assert!(world.answer(write).is_none(), "held back");
+    assert_eq!(world.value_read(read).unwrap(), "new");
+    world.stopped = pins;
+    world.go_on();
+    let view = world.opened(opening);
+    assert_eq!(world.seen(&view, &[1]), ["new"]);
+    assert!(matches!(
+        world.answer(write),
+        Some(Ok(Response::Written(_)))
+    ));
 }
