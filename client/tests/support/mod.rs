@@ -279,6 +279,10 @@ impl Kv for Node {
         batch_write: kv::BatchWriteRequest => kv::BatchWriteResponse;
         scan: kv::ScanRequest => kv::ScanResponse;
         transact: kv::TransactRequest => kv::TransactResponse;
+        lease_acquire: kv::LeaseAcquireRequest => kv::LeaseResponse;
+        lease_renew: kv::LeaseRenewRequest => kv::LeaseResponse;
+        lease_end: kv::LeaseEndRequest => kv::LeaseEndResponse;
+        lease_get: kv::LeaseGetRequest => kv::LeaseGetResponse;
     }
 }
 

@@ -250,6 +250,7 @@ impl Core {
             | What::ForwardedRead
             | What::Inquire(..)
             | What::Confirm(..)
+            | What::Pin(..)
             | What::Acquire(..)
             | What::Renew(..)
             | What::EndLease(_)

@@ -486,6 +486,7 @@ impl Core {
             | What::Read(_)
             | What::Inquire(..)
             | What::Confirm(..)
+            | What::Pin(..)
             | What::Acquire(..)
             | What::Renew(..)
             | What::EndLease(_) => {}
@@ -526,6 +527,7 @@ impl Core {
                     Err(Error::ViewLost)
                 }
             }
+            What::Pin(group, view) => self.pinned_at(*group, *view),
             What::Renew(group, lease) => self.renewed(now, *group, lease),
             What::LeaseCheck(check) => {
                 let check = (**check).clone();

@@ -10,6 +10,11 @@
 //! Between the last `ViewPinned` and the first `ViewConfirm` lies the point in time of the view: what is in it had begun
 //! by then, and nothing that is not in it had been told to anybody.
 //!
+//! Two views that are taken at a time agree on an order. The later one of a group may show what is held back for the
+//! earlier; then its part counts as taken only when that has left, hence after all parts of the earlier one are taken.
+//! So that no two wait for one another, a view waits for those of greater numbers only; otherwise it is begun anew, with
+//! a smaller number.
+//!
 //! A transaction over several shards is in a view if its deciding entry is. Where its part was only prepared when the
 //! view was taken, a read of its keys waits until it is resolved, and takes the records that came of it.
 //!
@@ -40,6 +45,9 @@ use crate::waiting::{Origin, Own, What};
 
 /// How often the opening of a view is begun anew before its client is told.
 const OPEN_ATTEMPTS_MAX: u32 = 4;
+
+/// By how many bits the number of a view is shorter at each attempt: whoever was sent away is more likely to wait.
+const ATTEMPT_BITS: u32 = 4;
 
 /// How long the parts of a view may take to answer, in milliseconds.
 const OPEN_STEP_MS: u64 = 500;
@@ -83,8 +91,6 @@ pub(crate) struct BlockedRead {
 
 /// Which state a blocked read will see.
 enum Source {
-    /// The engine's, as it is then.
-    Engine,
     /// The one in which it met the transactions, with what became of them.
     Pinned(Pinned),
     /// A view's.
@@ -239,7 +245,7 @@ impl Core {
     }
 
     fn pin_all(&mut self, now: Now, mut opening: Opening, out: &mut Outputs) {
-        let view = self.rng.random();
+        let view = self.rng.random::<u64>() >> (ATTEMPT_BITS * opening.attempts);
         opening.attempts += 1;
         opening.pins.clear();
         opening.confirmed.clear();
@@ -363,9 +369,11 @@ impl Core {
             .iter()
             .map(|(shard, (node, _))| (*shard, *node));
         self.drop_parts(now, (opening.keyspace, view), pins.collect(), out);
-        let known_leader = matches!(error, Error::NotLeader { leader: Some(_) });
-        if known_leader && opening.attempts < OPEN_ATTEMPTS_MAX && now.mono_ns < opening.deadline_ns
-        {
+        let may_help = matches!(
+            error,
+            Error::NotLeader { leader: Some(_) } | Error::ViewLost
+        );
+        if may_help && opening.attempts < OPEN_ATTEMPTS_MAX && now.mono_ns < opening.deadline_ns {
             self.pin_all(now, opening, out);
         } else {
             let error = match error {
@@ -414,14 +422,32 @@ impl Core {
             Self::answer(routed.origin, Err(error), out);
             return;
         }
-        let held = self.held_views.get(&id);
-        let result = match held.and_then(|held| held.groups.get(&group)) {
+        let holds = self.groups.get(&group).map(|group| &group.holds);
+        let ahead = holds.map(|holds| holds.ahead_of(id)).unwrap_or_default();
+        if ahead.iter().any(|other| *other <= id) {
+            self.view_drop(id);
+            Self::answer(routed.origin, Err(Error::ViewLost), out);
+        } else if ahead.is_empty() {
+            let result = self.pinned_at(group, id);
+            Self::answer(routed.origin, result, out);
+        } else if let Some(ticket) = self.ticket(routed, What::Pin(group, id), out)
+            && let Some(group) = self.groups.get_mut(&group)
+        {
+            group.holds.defer(id, ticket);
+        }
+    }
+
+    /// What is said of a group's part of a view.
+    pub(crate) fn pinned_at(&self, group: GroupId, view: u64) -> Result<Response, Error> {
+        let Some(held) = self.held_views.get(&view) else {
+            return Err(Error::ViewLost);
+        };
+        match held.groups.get(&group) {
             Some((index, _)) => Ok(InnerResponse::ViewPinned { index: *index }.into()),
             None => Err(Error::NotLeader {
                 leader: self.leader_elsewhere(group),
             }),
-        };
-        Self::answer(routed.origin, result, out);
+        }
     }
 
     fn take_view(
@@ -483,12 +509,15 @@ impl Core {
         if due {
             self.active.insert(of);
         }
+        let named = pins.get(usize::from(of.shard.0)).map(|(_, index)| *index);
         let taken = self.held_views.get_mut(&id).and_then(|held| {
             held.pins = pins;
             held.settle_early();
             held.groups.get(&of).copied()
         });
-        if taken.is_none_or(|(_, taken)| taken != term) || !self.leads(of) {
+        // A part that was given up and taken again is not the one that was told.
+        let same = |(index, taken)| taken == term && Some(index) == named;
+        if !taken.is_some_and(same) || !self.leads(of) {
             self.held_views.remove(&id);
             Self::answer(routed.origin, Err(Error::ViewLost), out);
             return;
@@ -581,7 +610,9 @@ impl Core {
             }
             Some(_) | None => BTreeSet::new(),
         };
-        let pinned = if is_wide(&read.query) {
+        // What waits keeps the state in which it met the transactions: a later one may hold what the group keeps to
+        // itself for a view.
+        let pinned = if is_wide(&read.query) || !waits.is_empty() {
             match self.engine.view() {
                 Ok(view) => Some(Pinned {
                     view: Arc::from(view),
@@ -601,9 +632,11 @@ impl Core {
             self.serve(origin, read, pinned, out);
             return;
         }
-        let from = pinned.map_or(Source::Engine, Source::Pinned);
-        self.blocked
-            .insert(ticket, BlockedRead { group, waits, from });
+        if let Some(pinned) = pinned {
+            let from = Source::Pinned(pinned);
+            let blocked = BlockedRead { group, waits, from };
+            self.blocked.insert(ticket, blocked);
+        }
     }
 
     /// Prepared transactions were resolved: views take note, and reads that waited are served.
@@ -638,17 +671,16 @@ impl Core {
             return;
         };
         let pinned = match blocked.from {
-            Source::Engine => None,
-            Source::Pinned(pinned) => Some(pinned),
-            Source::View(id) => match self.held_views.get(&id) {
-                Some(held) => Some(held.pinned()),
-                None => {
+            Source::Pinned(pinned) => pinned,
+            Source::View(id) => {
+                let Some(held) = self.held_views.get(&id) else {
                     Self::answer(waiter.origin, Err(Error::ViewLost), out);
                     return;
-                }
-            },
+                };
+                held.pinned()
+            }
         };
-        self.serve(waiter.origin, read, pinned, out);
+        self.serve(waiter.origin, read, Some(pinned), out);
     }
 
     /// Blocked reads whose client no longer waits are forgotten.

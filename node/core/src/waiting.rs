@@ -49,6 +49,8 @@ pub(crate) enum What {
     Inquire(GroupId, TransactionId),
     /// That a group was led by this node all the while since a view was taken.
     Confirm(GroupId, u64),
+    /// That what a group holds back, and a view shows, has left.
+    Pin(GroupId, u64),
     /// The commit of an acquisition in a group.
     Acquire(GroupId, Box<LeaseAcquire>),
     /// A read index in a group, for a renewal.
@@ -180,6 +182,7 @@ impl Waiting {
             | What::ForwardedRead
             | What::Inquire(..)
             | What::Confirm(..)
+            | What::Pin(..)
             | What::Renew(..)
             | What::LeaseCheck(_)
             | What::Own(_) => false,
@@ -218,6 +221,7 @@ impl What {
             | Self::ForwardedRead
             | Self::Inquire(..)
             | Self::Confirm(..)
+            | Self::Pin(..)
             | Self::Own(
                 Own::Vote { .. }
                 | Own::Settle { .. }

@@ -5,6 +5,9 @@
 //! after its part was taken is said to anybody before the last part is (`docs/transactions.md`). Held back is what is
 //! *said*; logging, replicating and applying go on.
 //!
+//! A second view may be taken meanwhile, and may show what is held back for the first. It is not said to be taken before
+//! that has left: whoever reads from it must not learn what the first view hides before the first is complete.
+//!
 //! Invariant: what is held leaves in order, at the latest when the last hold that was open when it came has gone.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -47,6 +50,35 @@ impl Holds {
     pub(crate) fn begin(&mut self, view: u64, until_ns: u64) {
         self.begun = self.begun.saturating_add(1);
         self.open.insert(self.begun, (view, until_ns));
+    }
+
+    /// The views for which outcomes are kept back that came before the hold of `view` began.
+    pub(crate) fn ahead_of(&self, view: u64) -> Vec<u64> {
+        let own = self.number_of(view);
+        let shown = |held: &Held| held.through < own && !held.said.outcomes.is_empty();
+        if !self.held.iter().any(shown) {
+            return Vec::new();
+        }
+        self.open.range(..own).map(|(_, (of, _))| *of).collect()
+    }
+
+    /// Keeps a ticket until what came before the hold of `view` began has left.
+    pub(crate) fn defer(&mut self, view: u64, ticket: RequestId) {
+        let own = self.number_of(view);
+        let place = self.held.partition_point(|held| held.through < own);
+        let held = Held {
+            through: own.saturating_sub(1),
+            said: Said {
+                outcomes: Vec::new(),
+                reads: vec![ticket],
+            },
+        };
+        self.held.insert(place, held);
+    }
+
+    fn number_of(&self, view: u64) -> u64 {
+        let open = self.open.iter().find(|(_, (of, _))| *of == view);
+        open.map_or(0, |(number, _)| *number)
     }
 
     /// The view needs no more.

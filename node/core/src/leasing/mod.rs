@@ -277,6 +277,7 @@ impl Core {
             | What::LeaseCheck(_)
             | What::Inquire(..)
             | What::Confirm(..)
+            | What::Pin(..)
             | What::Own(_) => Self::answer(waiter.origin, Err(Error::LeaseHeld), out),
         }
     }

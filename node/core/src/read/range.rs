@@ -1,4 +1,6 @@
-//! Ranges as transactions read and compare them: live keys in order, and one stamp over all of them.
+//! Ranges as transactions read and compare them: live keys in order, and one stamp over all records.
+//!
+//! Tombstones count in the stamp: a key that came and went must not leave a range as it was.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +9,7 @@ use meridian_causal::SiblingSet;
 use meridian_storage::Read;
 
 use crate::error::Error;
-use crate::keys::{Place, VersionKey, successor};
+use crate::keys::{Place, VersionKey};
 use crate::limits::{RANGE_KEYS_MAX, SCAN_BYTES_MAX};
 use crate::request::Answer;
 use crate::shard::versions;
@@ -22,7 +24,7 @@ impl RangeHash {
         Self(blake3::Hasher::new())
     }
 
-    /// Takes in the next live key and the log index of its last change.
+    /// Takes in the next key that has a record, and the log index of its last change.
     pub(crate) fn add(&mut self, key: &[u8], index: u64) {
         let length = u64::try_from(key.len()).unwrap_or(u64::MAX);
         self.0.update(&length.to_be_bytes());
@@ -48,29 +50,26 @@ pub(crate) fn read(
     let mut keys: Vec<(Bytes, SiblingSet)> = Vec::new();
     let mut hash = RangeHash::new();
     let mut bytes = 0;
-    let mut more = false;
+    let mut next: Option<Bytes> = None;
     versions::scan(read, place, (from, to), &mut |stored, record| {
         let (header, set) = VersionKey::decode_visited(stored, record)?;
-        if !set.has_live() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        bytes += record.len();
-        if keys.len() >= limit || (bytes > SCAN_BYTES_MAX && !keys.is_empty()) {
-            more = true;
-            return Ok(ControlFlow::Break(()));
-        }
         let key = VersionKey::user_key(stored)?;
+        if set.has_live() {
+            bytes += record.len();
+            if keys.len() >= limit || (bytes > SCAN_BYTES_MAX && !keys.is_empty()) {
+                next = Some(Bytes::copy_from_slice(key));
+                return Ok(ControlFlow::Break(()));
+            }
+            keys.push((Bytes::copy_from_slice(key), set));
+        }
         hash.add(key, header.index);
-        keys.push((Bytes::copy_from_slice(key), set));
         Ok(ControlFlow::Continue(()))
     })?;
-    let end = match keys.last() {
-        Some((last, _)) if more => Bytes::from(successor(last)),
-        Some(_) | None => to.map(Bytes::copy_from_slice).unwrap_or_default(),
-    };
+    let more = next.is_some();
+    let end = next.or_else(|| to.map(Bytes::copy_from_slice));
     Ok(Answer::Range {
         keys,
-        end,
+        end: end.unwrap_or_default(),
         stamp: hash.finish(),
         more,
     })
@@ -89,10 +88,7 @@ pub(crate) fn stamp(
     let to = (!to.is_empty()).then_some(to);
     versions::scan(read, place, (from, to), &mut |stored, record| {
         let (header, set) = VersionKey::decode_visited(stored, record)?;
-        if !set.has_live() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let Some(fewer) = left.checked_sub(1) else {
+        let Some(fewer) = left.checked_sub(usize::from(set.has_live())) else {
             too_many = true;
             return Ok(ControlFlow::Break(()));
         };

@@ -11,6 +11,7 @@ mod leases;
 mod merges;
 mod op_ids;
 mod tombstones;
+mod transactions;
 mod writes;
 
 use std::collections::BTreeMap;
