@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use meridian_client::proto::kv::v1 as wire;
-use meridian_client::{Client, Error};
+use meridian_client::proto::routing::shard_of;
+use meridian_client::{Client, Error, TxnOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use wire::operation::Operation;
@@ -29,7 +30,30 @@ pub(crate) enum Kind {
     Put,
     /// Linearizable gets.
     Get,
+    /// Transactions of two reads and two writes.
+    Transact(Span, Form),
 }
+
+/// How far a transaction reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// Both keys are in one shard.
+    OneShard,
+    /// The keys are in two shards.
+    TwoShards,
+}
+
+/// How a transaction is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Reads and writes in one request.
+    OneShot,
+    /// Reads first, then the commit.
+    Interactive,
+}
+
+/// Shards of the keyspace `default`, unless its cluster says otherwise.
+const SHARDS: u32 = 8;
 
 /// A load.
 #[derive(Clone)]
@@ -124,10 +148,43 @@ async fn ask(shared: Rc<RefCell<Shared>>, client: Client, place: usize, mut rng:
         if due > Instant::now() {
             tokio::time::sleep_until(due.into()).await;
         }
-        let operation = shared.borrow().load.operation(place, &mut rng);
-        let answer = client.operate(operation).await;
+        let load = shared.borrow().load.clone();
+        let answer = match load.kind {
+            Kind::Transact(span, Form::Interactive) => {
+                interactive(&client, &load, load.keys(span, place, &mut rng)).await
+            }
+            Kind::Put | Kind::Get | Kind::Transact(_, Form::OneShot) => {
+                let answer = client.operate(load.operation(place, &mut rng)).await;
+                answer.map(|outcome| match outcome {
+                    Outcome::Get(get) => get.found,
+                    Outcome::Write(_)
+                    | Outcome::Scan(_)
+                    | Outcome::Transact(_)
+                    | Outcome::Validate(_)
+                    | Outcome::Error(_) => false,
+                })
+            }
+        };
         shared.borrow_mut().count(due, answer);
     }
+}
+
+/// Reads two keys and writes both; begun anew on a conflict.
+async fn interactive(client: &Client, load: &Load, keys: [Bytes; 2]) -> Result<bool, Error> {
+    let body = |txn: meridian_client::Txn| {
+        let (keys, value) = (keys.clone(), load.value.clone());
+        async move {
+            for key in &keys {
+                txn.get(key.clone()).await?;
+            }
+            for key in keys {
+                txn.put(key, value.clone())?;
+            }
+            Ok(())
+        }
+    };
+    let committed = client.txn(&TxnOptions::default(), body).await;
+    committed.map(|_| false)
 }
 
 impl Shared {
@@ -141,7 +198,7 @@ impl Shared {
         (due < self.until && Instant::now() < self.until).then_some(due)
     }
 
-    fn count(&mut self, due: Instant, answer: Result<Outcome, Error>) {
+    fn count(&mut self, due: Instant, answer: Result<bool, Error>) {
         let Outcomes {
             latencies,
             found,
@@ -150,7 +207,7 @@ impl Shared {
             per_second,
         } = &mut self.outcomes;
         match answer {
-            Ok(outcome) => {
+            Ok(read) => {
                 latency::record(latencies, due.elapsed());
                 let second = usize::try_from(self.begun.elapsed().as_secs()).unwrap_or(usize::MAX);
                 if second >= per_second.len() {
@@ -159,14 +216,7 @@ impl Shared {
                 if let Some(count) = per_second.last_mut() {
                     *count += 1;
                 }
-                match outcome {
-                    Outcome::Get(get) => *found += u64::from(get.found),
-                    Outcome::Write(_)
-                    | Outcome::Scan(_)
-                    | Outcome::Transact(_)
-                    | Outcome::Validate(_)
-                    | Outcome::Error(_) => {}
-                }
+                *found += u64::from(read);
             }
             Err(error) => *errors.entry(error.reason().to_owned()).or_default() += 1,
         }
@@ -186,7 +236,46 @@ impl Load {
         Bytes::from(format!("key-{number:010}"))
     }
 
+    /// Two keys in one shard, or in two.
+    fn keys(&self, span: Span, place: usize, rng: &mut SmallRng) -> [Bytes; 2] {
+        let first = self.key(place, rng);
+        loop {
+            let second = self.key(place, rng);
+            let together = shard_of(&first, SHARDS) == shard_of(&second, SHARDS);
+            if first != second && together == (span == Span::OneShard) {
+                return [first, second];
+            }
+        }
+    }
+
+    fn transaction(&self, keys: &[Bytes; 2]) -> wire::Transact {
+        let action = |action| wire::Action {
+            action: Some(action),
+        };
+        let get = |key: &Bytes| {
+            action(wire::action::Action::Get(wire::Get {
+                key: key.clone(),
+                ..wire::Get::default()
+            }))
+        };
+        let put = |key: &Bytes| {
+            action(wire::action::Action::Put(wire::Put {
+                key: key.clone(),
+                value: self.value.clone(),
+                ..wire::Put::default()
+            }))
+        };
+        wire::Transact {
+            then: keys.iter().map(get).chain(keys.iter().map(put)).collect(),
+            ..wire::Transact::default()
+        }
+    }
+
     fn operation(&self, place: usize, rng: &mut SmallRng) -> Operation {
+        if let Kind::Transact(span, _) = self.kind {
+            let keys = self.keys(span, place, rng);
+            return Operation::Transact(self.transaction(&keys));
+        }
         let key = self.key(place, rng);
         match self.kind {
             Kind::Put => Operation::Put(wire::Put {
@@ -194,7 +283,7 @@ impl Load {
                 value: self.value.clone(),
                 ..wire::Put::default()
             }),
-            Kind::Get => Operation::Get(wire::Get {
+            Kind::Get | Kind::Transact(..) => Operation::Get(wire::Get {
                 key,
                 ..wire::Get::default()
             }),

@@ -33,7 +33,7 @@ use tokio::task::LocalSet;
 
 use crate::cpu::Cpu;
 use crate::lag::Backlog;
-use crate::load::{Kind, Load, Outcomes};
+use crate::load::{Form, Kind, Load, Outcomes, Span};
 use crate::report::{Phase, Report};
 
 /// Busy clients and stores fragment the system's allocator.
@@ -89,6 +89,9 @@ struct Args {
     /// The program `kv-node`; KV_NODE_BIN, or the one beside this program, when absent.
     #[arg(long)]
     node_bin: Option<PathBuf>,
+    /// Transactions too: in one shard and over two, in one request and interactive.
+    #[arg(long)]
+    transactions: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -96,6 +99,26 @@ struct Args {
     #[arg(long)]
     assert: bool,
 }
+
+/// Transactions of two reads and two writes.
+const TRANSACTIONS: [(&str, Kind); 4] = [
+    (
+        "one shard, one request",
+        Kind::Transact(Span::OneShard, Form::OneShot),
+    ),
+    (
+        "one shard, interactive",
+        Kind::Transact(Span::OneShard, Form::Interactive),
+    ),
+    (
+        "two shards, one request",
+        Kind::Transact(Span::TwoShards, Form::OneShot),
+    ),
+    (
+        "two shards, interactive",
+        Kind::Transact(Span::TwoShards, Form::Interactive),
+    ),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Zones {
@@ -189,6 +212,15 @@ async fn run(args: &Args) -> Result<Report, String> {
         samples,
         drained_after_s,
     };
+    let mut transactions = Vec::new();
+    if args.transactions {
+        for (name, kind) in TRANSACTIONS {
+            eprintln!("{name} …");
+            transactions.push(bench.phase(name, bench.load(kind)).await.0);
+        }
+        eprintln!("puts again …");
+        transactions.push(bench.phase("puts again", bench.load(Kind::Put)).await.0);
+    }
     eprintln!("gets …");
     let gets = bench.phase("gets", bench.load(Kind::Get)).await.0;
     let mut report = Report {
@@ -202,6 +234,7 @@ async fn run(args: &Args) -> Result<Report, String> {
         puts,
         backlog,
         gets,
+        transactions,
         verdicts: Vec::new(),
     };
     report.judge();

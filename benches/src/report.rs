@@ -13,6 +13,9 @@ use crate::load::Outcomes;
 /// Targets for two processors, three nodes, values of 100 bytes and 256 requests in flight.
 pub(crate) const PUTS_PER_SECOND_MIN: f64 = 20_000.0;
 pub(crate) const GETS_PER_SECOND_MIN: f64 = 40_000.0;
+/// Transactions of two reads and two writes, as a part of the puts of the same run.
+const ONE_SHARD_PART_MIN: f64 = 0.5;
+const TWO_SHARDS_PART_MIN: f64 = 0.2;
 /// A single put takes at most two fdatasyncs and so much more, in the median.
 const PUT_OVERHEAD_US_MAX: f64 = 300.0;
 
@@ -66,6 +69,8 @@ pub(crate) struct Report {
     pub(crate) puts: Phase,
     pub(crate) backlog: Backlog,
     pub(crate) gets: Phase,
+    /// Kinds of transactions, then puts again.
+    pub(crate) transactions: Vec<Phase>,
     pub(crate) verdicts: Vec<Verdict>,
 }
 
@@ -97,16 +102,42 @@ impl Report {
                 passed: self.single_put.latency.p50_us <= most,
             });
         }
-        let errors: u64 = [&self.single_put, &self.puts, &self.gets]
-            .iter()
-            .flat_map(|phase| phase.errors.values())
-            .sum();
+        verdicts.extend(self.transaction_verdicts());
+        let errors: u64 = self.phases().flat_map(|phase| phase.errors.values()).sum();
         verdicts.push(Verdict {
             target: "no errors".to_owned(),
             measured: errors.to_string(),
             passed: errors == 0,
         });
         self.verdicts = verdicts;
+    }
+
+    fn phases(&self) -> impl Iterator<Item = &Phase> {
+        [&self.single_put, &self.puts, &self.gets]
+            .into_iter()
+            .chain(&self.transactions)
+    }
+
+    /// Against the puts of the same run: the mean of those before and after.
+    fn transaction_verdicts(&self) -> Vec<Verdict> {
+        let Some((again, kinds)) = self.transactions.split_last() else {
+            return Vec::new();
+        };
+        let puts = f64::midpoint(self.puts.per_second, again.per_second);
+        let verdict = |phase: &Phase| {
+            let least = if phase.name.starts_with("one shard") {
+                ONE_SHARD_PART_MIN
+            } else {
+                TWO_SHARDS_PART_MIN
+            };
+            let part = phase.per_second / puts;
+            Verdict {
+                target: format!("{}: at least {least} of the puts", phase.name),
+                measured: format!("{part:.2} of {puts:.0}"),
+                passed: part >= least,
+            }
+        };
+        kinds.iter().map(verdict).collect()
     }
 
     pub(crate) fn passed(&self) -> bool {
@@ -137,11 +168,11 @@ impl Report {
             let name = format!("fdatasync, {} writers", fdatasync.writers);
             line(text, &name, None, &fdatasync.latency)?;
         }
-        for phase in [&self.single_put, &self.puts, &self.gets] {
+        for phase in self.phases() {
             line(text, phase.name, Some(phase.per_second), &phase.latency)?;
         }
         writeln!(text, "\nprocessor time per operation, us (user and system)")?;
-        for phase in [&self.single_put, &self.puts, &self.gets] {
+        for phase in self.phases() {
             let cpu = &phase.cpu;
             let threads: Vec<_> = cpu
                 .node_threads_us_per_op
@@ -175,7 +206,7 @@ impl Report {
             text,
             "\nbacklog between zones: greatest lag {lag} ms; {drained}"
         )?;
-        for phase in [&self.single_put, &self.puts, &self.gets] {
+        for phase in self.phases() {
             for (reason, count) in &phase.errors {
                 writeln!(text, "{}: {count} times {reason}", phase.name)?;
             }
