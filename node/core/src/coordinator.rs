@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use meridian_causal::OpId;
 use rand::Rng;
 
 use crate::catalog::shard_of;
@@ -35,7 +36,7 @@ use crate::limits::{
 use crate::output::{Observation, Outputs, Stage};
 use crate::request::Response;
 use crate::route::Routed;
-use crate::shard::results;
+use crate::shard::{op_ids, results};
 use crate::time::Now;
 use crate::transaction::{Action, ActionResult, Compare, Transacted, Transaction, TransactionId};
 use crate::two_phase::{DecideOp, Part, TransactOp, Verdict, Vote};
@@ -94,7 +95,7 @@ impl Core {
                 return;
             }
         };
-        if parts.len() > 1 {
+        if parts.len() > 1 && !self.remembers(routed.group, transaction.op_id) {
             self.coordinate(now, routed, (transaction, parts), out);
             return;
         }
@@ -104,10 +105,21 @@ impl Core {
         };
         let op = Op::Transact(Box::new(TransactOp {
             op_id: transaction.op_id,
-            part: parts.remove(&routed.group.shard).unwrap_or_default(),
+            part: if parts.len() > 1 {
+                Part::default()
+            } else {
+                parts.remove(&routed.group.shard).unwrap_or_default()
+            },
             waiter: self.proposer(ticket),
         }));
         self.queue(routed.group, |group| group.enqueue(op));
+    }
+
+    /// An earlier attempt has taken effect: nobody else need be asked. It is said through the log, and its results are not
+    /// known any more.
+    fn remembers(&self, group: GroupId, op_id: OpId) -> bool {
+        let known = op_ids::is_known(&*self.engine, group, op_id);
+        known.unwrap_or(false)
     }
 
     fn check_transaction(&self, transaction: &Transaction) -> Result<(), Error> {

@@ -466,7 +466,7 @@ impl Core {
         let (waiter, result) = match outcome {
             Outcome::Control(waiter, result) => (waiter, result),
             Outcome::Write(waiter, op_id, outcome) => {
-                (waiter, crate::route::written(op_id, outcome, self.zone()))
+                (waiter, crate::answers::written(op_id, outcome, self.zone()))
             }
             Outcome::Lease(waiter, outcome) => {
                 self.lease_outcome(now, waiter, outcome, out);

@@ -23,6 +23,7 @@
 
 pub mod address;
 mod admission;
+mod answers;
 mod ask;
 pub mod catalog;
 pub mod command;

@@ -123,6 +123,12 @@ impl Step<'_, '_, '_> {
     }
 }
 
+/// Whether an operation is remembered.
+pub fn is_known(read: &dyn Read, group: GroupId, op_id: OpId) -> Result<bool, Error> {
+    let stored = OpIdKey::encode(group.into(), op_id.id);
+    Ok(read.get(&stored)?.is_some())
+}
+
 /// The operation that forgets op ids past their age or beyond their number, if there are any.
 pub fn eviction(
     read: &dyn Read,

@@ -1,0 +1,187 @@
+//! What becomes of requests under way: reads are released and served, refused proposals and outcomes are answered.
+//!
+//! What it is not: it decides nothing. Where a request goes is in `route`, who waits for what in `waiting`.
+
+use crate::command::Waiter as Proposer;
+use crate::command::WriteOutcome;
+use crate::core::Core;
+use crate::error::Error;
+use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use crate::inner::InnerResponse;
+use crate::limits::SIBLINGS_MAX;
+use crate::message::PeerMessage;
+use crate::output::{Outputs, Pinned, ReleasedRead};
+use crate::read;
+use crate::request::{Read, Receipt, Response, ZoneLag};
+use crate::shard::outbox;
+use crate::time::Now;
+use crate::waiting::{Origin, What};
+use meridian_causal::{OpId, VersionVector, ZoneId};
+
+impl Core {
+    /// A proposal did not enter the log.
+    pub(crate) fn refused(&mut self, now: Now, proposer: Proposer, out: &mut Outputs) {
+        if let Some(waiter) = self.waiting.take(proposer.ticket) {
+            let what = "the log of uncommitted writes".to_owned();
+            self.conclude(now, waiter, Err(Error::Overloaded { what }), out);
+        }
+    }
+
+    /// A linearizable read may be served.
+    pub(crate) fn release(
+        &mut self,
+        now: Now,
+        (ticket, group): (RequestId, GroupId),
+        out: &mut Outputs,
+    ) {
+        let Some(waiter) = self.waiting.get(ticket).cloned() else {
+            return;
+        };
+        let answer = match &waiter.what {
+            What::Read(read) => {
+                self.release_read((ticket, group), waiter.origin, read, out);
+                return;
+            }
+            What::Inquire(group, id) => {
+                Ok(InnerResponse::Inquired(self.verdict(*group, *id)).into())
+            }
+            What::Confirm(group, term) => {
+                let local = self.groups.get(group);
+                if local.is_some_and(|local| local.leads() && local.term() == *term) {
+                    Ok(InnerResponse::ViewConfirmed.into())
+                } else {
+                    Err(Error::ViewLost)
+                }
+            }
+            What::Pin(group, view) => self.pinned_at(*group, *view),
+            What::Renew(group, lease) => self.renewed(now, *group, lease),
+            What::LeaseCheck(check) => {
+                let check = (**check).clone();
+                self.waiting.take(ticket);
+                self.check_leases(check);
+                return;
+            }
+            What::Write(..)
+            | What::Control
+            | What::ForwardedWrite(_)
+            | What::ForwardedRead
+            | What::Own(_)
+            | What::Acquire(..)
+            | What::EndLease(_) => return,
+        };
+        self.waiting.take(ticket);
+        Self::answer(waiter.origin, answer, out);
+    }
+
+    /// Lets the driver serve a read of its own; serves one of another node.
+    pub(crate) fn serve(
+        &self,
+        origin: Origin,
+        read: &Read,
+        pinned: Option<Pinned>,
+        out: &mut Outputs,
+    ) {
+        match origin {
+            Origin::Driver(id) => {
+                out.reads.push(ReleasedRead {
+                    id,
+                    keyspace: read.keyspace,
+                    query: read.query.clone(),
+                    pinned,
+                });
+            }
+            Origin::Core => {}
+            Origin::Peer(..) | Origin::Inner(_) => {
+                let shards = self.shards_of(read.keyspace);
+                let answer = match pinned {
+                    Some(pinned) => pinned.serve(read.keyspace, shards, &read.query),
+                    None => read::serve(&*self.engine, read.keyspace, shards, &read.query),
+                };
+                Self::answer(origin, answer.map(Response::Read), out);
+            }
+        }
+    }
+
+    pub(crate) fn answer(origin: Origin, result: Result<Response, Error>, out: &mut Outputs) {
+        match origin {
+            Origin::Driver(id) => out.replies.push((id, result)),
+            Origin::Core => {}
+            Origin::Inner(ticket) => out.inner.push((ticket, result)),
+            Origin::Peer(node, id) => {
+                out.messages.push((
+                    node,
+                    PeerMessage::Forwarded {
+                        id,
+                        result: Box::new(result),
+                    },
+                ));
+            }
+        }
+    }
+
+    /// How far the other zones are behind a group of this zone.
+    pub(crate) fn lag(&self, now: Now, id: GroupId) -> Result<Vec<ZoneLag>, Error> {
+        let Some((group, meta)) = self
+            .groups
+            .get(&id)
+            .and_then(|group| Some((group, group.shard()?.meta())))
+        else {
+            return Err(Error::NotLeader { leader: None });
+        };
+        let nothing = VersionVector::default();
+        let others = crate::exchange::others(&self.catalog, id);
+        others
+            .map(|other| {
+                let acked = group
+                    .exchange
+                    .known(other.incarnation)
+                    .unwrap_or(&nothing)
+                    .get(meta.incarnation);
+                let (entries, bytes, oldest) =
+                    outbox::pending(&*self.engine, meta, id, meta.incarnation, acked)?;
+                let lag_ms =
+                    oldest.map_or(0, |oldest| now.wall_ms.saturating_sub(oldest.wall_ms()));
+                Ok(ZoneLag {
+                    to: other.id.zone,
+                    lag_ms,
+                    entries,
+                    bytes,
+                })
+            })
+            .collect()
+    }
+
+    /// The nodes in the group's zone that a client may try, the leader first; for the shell's topology.
+    pub fn leader_of(&self, keyspace: KeyspaceId, shard: ShardId) -> Option<NodeId> {
+        let group = self.group_at(keyspace, shard).ok()?;
+        self.groups.get(&group)?.leader()
+    }
+}
+
+/// The answer to a write whose outcome apply has decided.
+pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Result<Response, Error> {
+    match outcome {
+        WriteOutcome::Written {
+            dot,
+            context,
+            repeated,
+        } => Ok(Response::Written(Receipt {
+            dot,
+            context,
+            zones: vec![zone],
+            op_id,
+            repeated,
+        })),
+        WriteOutcome::VersionMismatch { found } => Err(Error::VersionMismatch { found }),
+        WriteOutcome::OutcomeUnknown => Err(Error::OutcomeUnknown { op_id }),
+        WriteOutcome::OpIdReused => Err(Error::OpIdReused { op_id }),
+        WriteOutcome::Locked => Err(Error::Overloaded {
+            what: "the queue behind a prepared transaction".to_owned(),
+        }),
+        WriteOutcome::LeaseNotFound => Err(Error::LeaseNotFound),
+        WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
+            siblings,
+            limit: SIBLINGS_MAX,
+        }),
+    }
+}
