@@ -77,7 +77,7 @@ fn text(text: &str) -> Bytes {
 
 /// A key of each shard.
 fn key(shard: u16) -> String {
-    (0..)
+    (0..1000)
         .map(|n| format!("k{n}"))
         .find(|key| shard_of(key.as_bytes(), SHARDS) == ShardId(shard))
         .unwrap()
@@ -104,13 +104,14 @@ fn value(set: &SiblingSet) -> Option<String> {
     values.into_iter().next()
 }
 
-const fn inner(message: &PeerMessage) -> Option<&InnerRequest> {
-    match message {
-        PeerMessage::Forward { request, .. } => match &**request {
-            Request::Inner(inner) => Some(inner),
-            _ => None,
-        },
-        _ => None,
+fn inner(message: &PeerMessage) -> Option<&InnerRequest> {
+    let PeerMessage::Forward { request, .. } = message else {
+        return None;
+    };
+    if let Request::Inner(inner) = &**request {
+        Some(inner)
+    } else {
+        None
     }
 }
 
@@ -437,11 +438,12 @@ impl World {
 }
 
 fn comes_to(deadly: Option<Stage>, out: &Outputs) -> bool {
-    let stages = out.observations.iter().filter_map(|one| match one {
-        Observation::Stage { stage, .. } => Some(*stage),
-        _ => None,
-    });
-    stages.into_iter().any(|stage| Some(stage) == deadly)
+    out.observations.iter().any(|one| {
+        let Observation::Stage { stage, .. } = one else {
+            return false;
+        };
+        Some(*stage) == deadly
+    })
 }
 
 // ---------------------------------------------------------------- deaths
@@ -759,9 +761,10 @@ fn a_read_that_waited_does_not_tell_what_is_kept_back_for_a_view() {
 
 /// The shard that a stopped message is to pin.
 fn pins(message: &PeerMessage) -> Option<u16> {
-    match inner(message) {
-        Some(InnerRequest::ViewPin { shard, .. }) => Some(shard.0),
-        _ => None,
+    if let Some(InnerRequest::ViewPin { shard, .. }) = inner(message) {
+        Some(shard.0)
+    } else {
+        None
     }
 }
 
