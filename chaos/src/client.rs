@@ -22,7 +22,7 @@ use crate::rng::Draw;
 use crate::scenario::{Scenario, WorkloadProfile};
 
 /// How keys begin whose versions may expire.
-pub const EXPIRING: &[u8] = b"t/";
+pub const EXPIRING: &[u8] = b"ttl/";
 
 /// The keys of a run.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Keys {
         Self {
             hot: named("h", profile.hot_keys),
             wide: named("w", profile.wide_keys),
-            expiring: named("t", profile.ttl_keys),
+            expiring: named("ttl", profile.ttl_keys),
             registers: zones
                 .map(|zone| named(&format!("r/{zone}"), profile.register_keys))
                 .collect(),

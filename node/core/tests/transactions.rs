@@ -77,7 +77,7 @@ fn text(text: &str) -> Bytes {
 
 /// A key of each shard.
 fn key(shard: u16) -> String {
-    (0..)
+    (0..1000)
         .map(|n| format!("k{n}"))
         .find(|key| shard_of(key.as_bytes(), SHARDS) == ShardId(shard))
         .unwrap()
@@ -104,13 +104,14 @@ fn value(set: &SiblingSet) -> Option<String> {
     values.into_iter().next()
 }
 
-const fn inner(message: &PeerMessage) -> Option<&InnerRequest> {
-    match message {
-        PeerMessage::Forward { request, .. } => match &**request {
-            Request::Inner(inner) => Some(inner),
-            _ => None,
-        },
-        _ => None,
+fn inner(message: &PeerMessage) -> Option<&InnerRequest> {
+    let PeerMessage::Forward { request, .. } = message else {
+        return None;
+    };
+    if let Request::Inner(inner) = &**request {
+        Some(inner)
+    } else {
+        None
     }
 }
 
@@ -169,6 +170,16 @@ impl World {
             died: None,
         };
         (0..NODES).for_each(|node| world.start(node));
+        world.run(LONG_MS);
+        world
+    }
+
+    /// A world in which the last node leads nothing.
+    fn leads_nothing(starts: u8) -> Self {
+        let mut world = Self::begin(starts);
+        world.deaf = Some(NODES - 1);
+        world.run(LONG_MS);
+        world.deaf = None;
         world.run(LONG_MS);
         world
     }
@@ -427,11 +438,12 @@ impl World {
 }
 
 fn comes_to(deadly: Option<Stage>, out: &Outputs) -> bool {
-    let stages = out.observations.iter().filter_map(|one| match one {
-        Observation::Stage { stage, .. } => Some(*stage),
-        _ => None,
-    });
-    stages.into_iter().any(|stage| Some(stage) == deadly)
+    out.observations.iter().any(|one| {
+        let Observation::Stage { stage, .. } = one else {
+            return false;
+        };
+        Some(*stage) == deadly
+    })
 }
 
 // ---------------------------------------------------------------- deaths
@@ -745,4 +757,64 @@ fn a_read_that_waited_does_not_tell_what_is_kept_back_for_a_view() {
         world.answer(write),
         Some(Ok(Response::Written(_)))
     ));
+}
+
+/// The shard that a stopped message is to pin.
+fn pins(message: &PeerMessage) -> Option<u16> {
+    if let Some(InnerRequest::ViewPin { shard, .. }) = inner(message) {
+        Some(shard.0)
+    } else {
+        None
+    }
+}
+
+#[test]
+fn a_part_that_was_given_up_and_taken_again_makes_no_view() {
+    // A node that leads nothing opens the view; another leads two shards, `first` and `second`, a third one `other`.
+    let places = |world: &World| {
+        let leaders = [0, 1, 2, 3].map(|shard| world.leader(shard));
+        let opener = (0..NODES).find(|node| !leaders.contains(node))?;
+        let twice = leaders
+            .iter()
+            .position(|node| leaders.iter().filter(|other| *other == node).count() > 1)?;
+        let second = (twice + 1..4).find(|shard| leaders[*shard] == leaders[twice])?;
+        let other = (0..4).find(|shard| leaders[*shard] != leaders[twice])?;
+        let shard = |place: usize| u16::try_from(place).unwrap();
+        Some((opener, shard(twice), shard(second), shard(other)))
+    };
+    let fit = (0..20)
+        .map(World::leads_nothing)
+        .find(|world| places(world).is_some());
+    let mut world = fit.unwrap();
+    let (opener, first, second, other) = places(&world).unwrap();
+    for shard in 0..SHARDS {
+        world.put(&key(shard), "old");
+    }
+    world.stop = Some(is_pin);
+    let opening = world.open_view(opener);
+    let (early, late): (Vec<_>, Vec<_>) = std::mem::take(&mut world.stopped)
+        .into_iter()
+        .partition(|(_, _, message)| pins(message) == Some(first));
+    assert!(
+        late.iter()
+            .any(|(_, _, message)| pins(message) == Some(second))
+    );
+    world.messages.extend(early);
+    world.settle();
+    world.run(3 * TICK_MS);
+    // The part is given up by now. A transaction is decided, and the rest of the view is taken.
+    world.stop = Some(is_resolve);
+    let transaction = world.transact(&[first, other], "new");
+    assert!(matches!(
+        world.answer(transaction),
+        Some(Ok(Response::Transacted(_)))
+    ));
+    world.messages.extend(late);
+    world.settle();
+    let opened = world.answer(opening);
+    world.go_on();
+    if let Some(Ok(Response::ViewOpened(view))) = opened {
+        let seen = world.seen(&view, &[first, other]);
+        assert_eq!(seen[0], seen[1], "in all of its shards or in none");
+    }
 }
