@@ -48,6 +48,7 @@ const FDATASYNC_WRITERS: usize = 3;
 /// Measures throughput, latency and cost of a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "kv-bench", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Args {
     /// Nodes of a running cluster, HOST:PORT; without them a cluster is started.
     #[arg(long, value_delimiter = ',')]

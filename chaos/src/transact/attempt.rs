@@ -339,9 +339,11 @@ impl Attempt {
         for compare in self.compares() {
             let shard = match &compare {
                 Compare::RangeUnchanged { shard, .. } => *shard,
-                other => other
-                    .key()
-                    .map_or(ShardId(0), |key| program::shard(key, self.shards)),
+                Compare::Unchanged { key, .. }
+                | Compare::Absent { key }
+                | Compare::Exists { key }
+                | Compare::Value { key, .. }
+                | Compare::Context { key, .. } => program::shard(key, self.shards),
             };
             by_shard.entry(shard).or_default().push(compare);
         }

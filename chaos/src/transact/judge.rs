@@ -117,7 +117,7 @@ impl Record {
     /// As a history holds it.
     pub fn txn(&self) -> Option<Txn> {
         let ops = self.ops();
-        (!ops.is_empty()).then(|| Txn {
+        (!ops.is_empty()).then_some(Txn {
             process: self.process,
             invoke_ns: self.invoke_ns,
             complete_ns: self.complete_ns,

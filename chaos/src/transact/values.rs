@@ -72,38 +72,9 @@ pub fn writes(program: &Program, zone: usize, found: &[Found]) -> Option<Vec<Act
                 ))
             })
             .collect(),
-        Program::Transfer {
-            from,
-            to,
-            amount: moved,
-        } => {
-            let (from, to) = (program::account(zone, *from), program::account(zone, *to));
-            let held = balance(of(found, &from)?);
-            if held < *moved {
-                return None;
-            }
-            let other = balance(of(found, &to)?);
-            vec![
-                write(&from, amount(held - moved)),
-                write(&to, amount(other + moved)),
-            ]
-        }
-        Program::Withdraw {
-            pair,
-            side,
-            amount: taken,
-        } => {
-            let sides = [program::side(zone, *pair, 0), program::side(zone, *pair, 1)];
-            let held: Vec<i64> = sides
-                .iter()
-                .filter_map(|key| of(found, key))
-                .map(balance)
-                .collect();
-            if held.iter().sum::<i64>() < *taken {
-                return None;
-            }
-            let place = usize::try_from(*side).unwrap_or(0);
-            vec![write(sides.get(place)?, amount(held.get(place)? - taken))]
+        Program::Transfer { from, to, amount } => transfer(zone, [*from, *to], *amount, found)?,
+        Program::Withdraw { pair, side, amount } => {
+            vec![withdraw(zone, (*pair, *side), *amount, found)?]
         }
         Program::Claim { group, name } => match found {
             [] => {
@@ -127,4 +98,30 @@ pub fn writes(program: &Program, zone: usize, found: &[Found]) -> Option<Vec<Act
         | Program::ForkRead(..) => return None,
     };
     (!writes.is_empty()).then_some(writes)
+}
+
+fn transfer(zone: usize, [from, to]: [u64; 2], moved: i64, found: &[Found]) -> Option<Vec<Action>> {
+    let (from, to) = (program::account(zone, from), program::account(zone, to));
+    let held = balance(of(found, &from)?);
+    let other = balance(of(found, &to)?);
+    (held >= moved).then(|| {
+        vec![
+            write(&from, amount(held - moved)),
+            write(&to, amount(other + moved)),
+        ]
+    })
+}
+
+fn withdraw(zone: usize, (pair, side): (u64, u64), taken: i64, found: &[Found]) -> Option<Action> {
+    let sides = [program::side(zone, pair, 0), program::side(zone, pair, 1)];
+    let held: Vec<i64> = sides
+        .iter()
+        .filter_map(|key| of(found, key))
+        .map(balance)
+        .collect();
+    if held.iter().sum::<i64>() < taken {
+        return None;
+    }
+    let place = usize::try_from(side).unwrap_or(0);
+    Some(write(sides.get(place)?, amount(held.get(place)? - taken)))
 }

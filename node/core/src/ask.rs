@@ -22,27 +22,26 @@ impl Core {
     /// Asks the leader of a group.
     pub(crate) fn ask(
         &mut self,
-        now: Now,
         group: GroupId,
         request: InnerRequest,
         (own, deadline_ns): (Own, u64),
         out: &mut Outputs,
     ) {
         match self.leader_guess(group) {
-            Some(node) => self.ask_node(now, node, request, (own, deadline_ns), out),
-            None => self.own(now, own, Err(Error::NotLeader { leader: None }), out),
+            Some(node) => self.ask_node(node, request, (own, deadline_ns), out),
+            None => self.own(self.now, own, Err(Error::NotLeader { leader: None }), out),
         }
     }
 
     /// Asks a node; the core there is the one of the request's shard.
     pub(crate) fn ask_node(
         &mut self,
-        now: Now,
         node: NodeId,
         request: InnerRequest,
         (own, deadline_ns): (Own, u64),
         out: &mut Outputs,
     ) {
+        let now = self.now;
         let waiter = Waiter {
             origin: Origin::Core,
             deadline_ns,
@@ -195,7 +194,7 @@ impl Core {
             waiter: self.proposer(ticket),
         };
         self.queue(routed.group, |group| {
-            group.enqueue(Op::Prepare(Box::new(op)))
+            group.enqueue(Op::Prepare(Box::new(op)));
         });
     }
 
@@ -276,11 +275,11 @@ impl Core {
                 shard,
                 attempts,
             } => self.voted(now, (id, shard, attempts), result, out),
-            Own::Decision { id, group } => self.decided(now, id, group, result, out),
+            Own::Decision { id, group } => self.decided(now, (id, group), result, out),
             Own::Settle { anchor, id, shard } => self.followed((anchor, id), shard, &result, out),
             Own::Inquiry { group, id } => self.inquired((group, id), &result),
-            Own::Pin { view, shard, node } => self.pinned(now, view, (shard, node), result, out),
-            Own::Confirm { view, shard } => self.confirmed(now, view, shard, &result, out),
+            Own::Pin { view, shard, node } => self.pinned(view, (shard, node), result, out),
+            Own::Confirm { view, shard } => self.confirmed(view, shard, &result, out),
         }
     }
 }

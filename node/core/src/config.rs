@@ -101,6 +101,10 @@ impl Default for Bounds {
 /// Bugs that experiments plant on purpose, to see their checker catch them. Empty in every shipped configuration; the
 /// shell has no way to set it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each bug is there or not, whatever the others"
+)]
 pub struct PlantedBugs {
     /// A merge keeps only the newest sibling.
     pub lose_sibling_in_merge: bool,

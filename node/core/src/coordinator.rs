@@ -220,7 +220,7 @@ impl Core {
             term: self
                 .groups
                 .get(&routed.group)
-                .map_or(0, |group| group.term()),
+                .map_or(0, crate::group::Group::term),
             transaction,
             parts,
             votes: BTreeMap::new(),
@@ -263,7 +263,7 @@ impl Core {
         match self.own_group(keyspace, shard) {
             Some(group) => {
                 let request = InnerRequest::Prepare(prepare);
-                self.ask(now, group, request, (own, deadline_ns), out);
+                self.ask(group, request, (own, deadline_ns), out);
             }
             None => self.give_up(now, id, Error::KeyspaceNotFound, out),
         }
@@ -307,15 +307,18 @@ impl Core {
                 return;
             }
         }
-        let error = match error {
+        let unseen = matches!(
+            error,
+            Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } | Error::Poisoned
+        );
+        let error = if unseen {
             // The vote may be in a log, but nothing was decided and nothing will be.
-            Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } | Error::Poisoned => {
-                if let Some(group) = group {
-                    self.learn_leader(group, None, &error);
-                }
-                unanswered()
+            if let Some(group) = group {
+                self.learn_leader(group, None, &error);
             }
-            other => other,
+            unanswered()
+        } else {
+            error
         };
         self.give_up(now, id, error, out);
     }
@@ -375,8 +378,7 @@ impl Core {
     pub(crate) fn decided(
         &mut self,
         now: Now,
-        id: TransactionId,
-        group: GroupId,
+        (id, group): (TransactionId, GroupId),
         result: Result<Response, Error>,
         out: &mut Outputs,
     ) {

@@ -99,13 +99,7 @@ impl Core {
                 verdict,
             };
             let own = Own::Settle { anchor, id, shard };
-            self.ask(
-                now,
-                group,
-                request,
-                (own, now.after_ms(PREPARE_MS_MAX)),
-                out,
-            );
+            self.ask(group, request, (own, now.after_ms(PREPARE_MS_MAX)), out);
         }
     }
 
@@ -220,7 +214,7 @@ impl Core {
                 id,
             };
             let own = Own::Inquiry { group, id };
-            self.ask(now, of, request, (own, now.after_ms(PREPARE_MS_MAX)), out);
+            self.ask(of, request, (own, now.after_ms(PREPARE_MS_MAX)), out);
         }
     }
 

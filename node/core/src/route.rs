@@ -153,7 +153,7 @@ impl Core {
             if node == self.config.node {
                 self.read_view(&routed, read.clone(), id, out);
             } else {
-                self.forward_to(now, &routed, request, Some(node), out);
+                self.forward_to(&routed, request, Some(node), out);
             }
             return;
         }
@@ -170,7 +170,7 @@ impl Core {
         }
         let leads = self.groups.get(&routed.group).is_some_and(Group::leads);
         if !leads {
-            self.forward(now, routed, request, out);
+            self.forward(routed, request, out);
             return;
         }
         match request {
@@ -353,23 +353,23 @@ impl Core {
 
     /// Sends a request to the node that leads; one that was forwarded already goes back, but a group in quarantine may
     /// ask any node, whatever the core, so its request is passed on once.
-    fn forward(&mut self, now: Now, routed: Routed, request: Request, out: &mut Outputs) {
+    fn forward(&mut self, routed: Routed, request: Request, out: &mut Outputs) {
         let leader = match routed.group {
             GroupId::CONTROL => self.groups.get(&GroupId::CONTROL).and_then(Group::leader),
             group => self.leader_elsewhere(group),
         };
         let leader = leader.filter(|leader| *leader != self.config.node);
-        self.forward_to(now, &routed, request, leader, out);
+        self.forward_to(&routed, request, leader, out);
     }
 
     fn forward_to(
         &mut self,
-        now: Now,
         routed: &Routed,
         request: Request,
         leader: Option<NodeId>,
         out: &mut Outputs,
     ) {
+        let now = self.now;
         let mut request = request;
         let may_go_on = match (routed.origin, &mut request) {
             (Origin::Driver(_) | Origin::Core, _) => true,

@@ -43,10 +43,13 @@ async fn operate(
 async fn ask(cluster: &Cluster, index: usize, operation: Operation) -> Outcome {
     let answered = eventually(async || {
         let mut outcomes = operate(cluster, index, vec![operation.clone()]).await;
-        match outcomes.remove(&0).unwrap() {
-            Outcome::Error(error) if error.retryable => Err(format!("{error:?}")),
-            outcome => Ok(outcome),
+        let outcome = outcomes.remove(&0).unwrap();
+        if let Outcome::Error(error) = &outcome
+            && error.retryable
+        {
+            return Err(format!("{error:?}"));
         }
+        Ok(outcome)
     });
     answered.await.unwrap()
 }
@@ -88,10 +91,10 @@ async fn ranges_of(cluster: &Cluster, index: usize, prefix: &str) -> Vec<kv::Com
 
 async fn holds(cluster: &Cluster, index: usize, compare: Vec<kv::Compare>) -> bool {
     let validate = Operation::Validate(kv::Validate { compare });
-    match ask(cluster, index, validate).await {
-        Outcome::Validate(answer) => answer.holds,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Validate(answer) = ask(cluster, index, validate).await else {
+        panic!("an answer to something else");
+    };
+    answer.holds
 }
 
 #[tokio::test]

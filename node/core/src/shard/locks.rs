@@ -196,10 +196,13 @@ impl Locks {
     }
 }
 
+/// Takes a stored key and its record.
+type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'v;
+
 fn each(
     read: &dyn Read,
     (from, to): (Vec<u8>, Vec<u8>),
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let mut outcome = Ok(());
     read.scan(&from, &to, &mut |stored, record| {

@@ -101,19 +101,19 @@ impl Core {
                 id: view,
             };
             let own = Own::Pin { view, shard, node };
-            self.ask_node(now, node, request, (own, deadline_ns), out);
+            self.ask_node(node, request, (own, deadline_ns), out);
         }
     }
 
     /// A shard's part is taken, or not.
     pub(crate) fn pinned(
         &mut self,
-        now: Now,
         view: u64,
         (shard, node): (ShardId, NodeId),
         result: Result<Response, Error>,
         out: &mut Outputs,
     ) {
+        let now = self.now;
         let Some(opening) = self.openings.get_mut(&view) else {
             return;
         };
@@ -159,19 +159,19 @@ impl Core {
                 pins: pins.clone(),
             };
             let own = Own::Confirm { view, shard };
-            self.ask_node(now, node, request, (own, deadline_ns), out);
+            self.ask_node(node, request, (own, deadline_ns), out);
         }
     }
 
     /// A shard's part is good, or not.
     pub(crate) fn confirmed(
         &mut self,
-        now: Now,
         view: u64,
         shard: ShardId,
         result: &Result<Response, Error>,
         out: &mut Outputs,
     ) {
+        let now = self.now;
         let Some(opening) = self.openings.get_mut(&view) else {
             return;
         };
@@ -210,12 +210,11 @@ impl Core {
         if may_help && opening.attempts < OPEN_ATTEMPTS_MAX && now.mono_ns < opening.deadline_ns {
             self.pin_all(now, opening, out);
         } else {
-            let error = match error {
-                Error::NotLeader { .. } | Error::DeadlineExceeded { .. } | Error::ViewLost => {
-                    Error::NoQuorum
-                }
-                other => other,
-            };
+            let nobody = matches!(
+                error,
+                Error::NotLeader { .. } | Error::DeadlineExceeded { .. } | Error::ViewLost
+            );
+            let error = if nobody { Error::NoQuorum } else { error };
             Self::answer(opening.origin, Err(error), out);
         }
     }
