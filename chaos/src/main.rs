@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use meridian_chaos::histories::judge::Workload;
 use meridian_chaos::histories::report::check_file;
+use meridian_chaos::histories::simulated;
 use meridian_chaos::run::{Report, run};
 use meridian_chaos::scenario::{Options, Topology};
 use meridian_chaos::swarm::{Bounds, Totals, swarm};
@@ -89,9 +90,15 @@ struct Sim {
     seed: u64,
     #[command(flatten)]
     common: Common,
-    /// Write what clients asked and were answered, as lines of JSON.
+    /// Write the history of one workload: registers as lines of JSON, transactions as EDN.
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Which one: register, append or rw.
+    #[arg(long, requires = "history", default_value = "register")]
+    workload: Workload,
+    /// Write everything that clients asked and were answered, as lines of JSON.
+    #[arg(long)]
+    operations: Option<PathBuf>,
     /// Write every event.
     #[arg(long)]
     trace: Option<PathBuf>,
@@ -214,6 +221,10 @@ fn run_sim(sim: &Sim) -> Result<bool, std::io::Error> {
     let begun = Instant::now();
     let report = run(sim.common.options(sim.seed), trace);
     if let Some(path) = &sim.history {
+        let mut file = BufWriter::new(File::create(path)?);
+        simulated::write(&report, sim.workload, &mut file)?;
+    }
+    if let Some(path) = &sim.operations {
         report
             .history
             .write(&mut BufWriter::new(File::create(path)?))?;

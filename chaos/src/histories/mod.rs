@@ -15,6 +15,7 @@ pub mod judge;
 pub mod money;
 pub mod registers;
 pub mod report;
+pub mod simulated;
 pub mod transactions;
 
 use std::fmt;
