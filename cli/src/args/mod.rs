@@ -4,11 +4,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use meridian_client::{Context, LeaseRef, OpId, ReadLevel, Revision, WriteLevel};
+use clap::{Args, Parser, Subcommand};
+use meridian_client::{Context, LeaseRef, OpId, ReadLevel, WriteLevel};
 
 use crate::commands::txn::TxnArgs;
 use crate::parse;
+
+mod transfer;
+mod waiting;
+
+pub(crate) use transfer::{ExportArgs, Format, ImportArgs};
+pub(crate) use waiting::{HoldArgs, LeaseCommand, LockArgs, WatchArgs};
 
 /// The command line of Meridian, a key-value store that spans zones.
 #[derive(Debug, Parser)]
@@ -172,51 +178,6 @@ pub(crate) struct PutArgs {
     pub(crate) write: WriteArgs,
 }
 
-/// How a lease is taken.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct HoldArgs {
-    /// The lease's name
-    pub(crate) name: OsString,
-    /// How long it stands when it is not renewed
-    #[arg(long, default_value = "10s", value_parser = parse::timeout)]
-    pub(crate) ttl: Duration,
-    /// How long to wait while another holds it; 0s: not at all
-    #[arg(long, default_value = "30s", value_parser = parse::duration)]
-    pub(crate) wait: Duration,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct LockArgs {
-    #[command(flatten)]
-    pub(crate) hold: HoldArgs,
-    /// The command and its arguments. It finds the lease in KV_LOCK_NAME and KV_LOCK_TOKEN
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum LeaseCommand {
-    /// Take a lease; it ends when it is not renewed
-    Acquire(HoldArgs),
-    /// Give a lease its full time again
-    Renew {
-        /// The lease
-        #[arg(value_name = "NAME:TOKEN", value_parser = parse::lease)]
-        lease: LeaseRef,
-    },
-    /// Give a lease up
-    End {
-        /// The lease
-        #[arg(value_name = "NAME:TOKEN", value_parser = parse::lease)]
-        lease: LeaseRef,
-    },
-    /// Show who holds a lease
-    Show {
-        /// Its name
-        name: OsString,
-    },
-}
-
 #[derive(Clone, Debug, Args)]
 pub(crate) struct GetArgs {
     #[command(flatten)]
@@ -264,72 +225,6 @@ pub(crate) struct ScanArgs {
     /// Without values
     #[arg(long)]
     pub(crate) keys_only: bool,
-}
-
-#[derive(Clone, Debug, Args)]
-#[command(group = clap::ArgGroup::new("watched").required(true).args(["key", "prefix"]))]
-pub(crate) struct WatchArgs {
-    /// The key
-    pub(crate) key: Option<OsString>,
-    /// KEY is base64
-    #[arg(long, requires = "key")]
-    pub(crate) key_base64: bool,
-    /// All keys that begin with it; with an empty one, all keys
-    #[arg(long)]
-    pub(crate) prefix: Option<OsString>,
-    /// The changes that follow this revision, as an earlier watch in this zone has shown it; without it, those from now on
-    #[arg(long, value_name = "REVISION")]
-    pub(crate) from: Option<Revision>,
-    /// End after so many changes
-    #[arg(long)]
-    pub(crate) limit: Option<u64>,
-}
-
-/// The form of a file of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// One object a line: `{"key":…,"value":…}`, or `key_base64`, `value_base64`
-    Jsonl,
-    /// Key, tab, value; `\t`, `\n`, `\r` and `\\` stand for themselves
-    Tsv,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// The file; `-` for standard input
-    pub(crate) file: PathBuf,
-    /// Taken from the file's name without it; else jsonl
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<Format>,
-    /// Records in flight at once
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) in_flight: u16,
-    /// Where the progress is kept, to go on after an interruption; beside FILE without it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) resume_file: Option<PathBuf>,
-    /// Begin at the start even if an earlier import was interrupted
-    #[arg(long)]
-    pub(crate) restart: bool,
-    /// Stop after so many records that failed
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    pub(crate) max_failures: u64,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// The file; `-` for standard output
-    pub(crate) file: PathBuf,
-    /// Taken from the file's name without it; else jsonl
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<Format>,
-    #[command(flatten)]
-    pub(crate) range: RangeArgs,
-    /// Where the progress is kept, to go on after an interruption; beside FILE without it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) resume_file: Option<PathBuf>,
-    /// Begin at the start even if an earlier export was interrupted
-    #[arg(long)]
-    pub(crate) restart: bool,
 }
 
 #[derive(Clone, Debug, Args)]
