@@ -15,7 +15,7 @@ use crate::read;
 use crate::request::{Read, Receipt, Response, ZoneLag};
 use crate::shard::outbox;
 use crate::time::Now;
-use crate::waiting::{Origin, What};
+use crate::waiting::{Origin, Waiter, What};
 use meridian_causal::{OpId, VersionVector, ZoneId};
 
 impl Core {
@@ -34,31 +34,32 @@ impl Core {
         (ticket, group): (RequestId, GroupId),
         out: &mut Outputs,
     ) {
-        let Some(waiter) = self.waiting.get(ticket).cloned() else {
+        let Some(waiter) = self.waiting.take(ticket) else {
             return;
         };
-        let answer = match &waiter.what {
+        let Waiter {
+            origin,
+            deadline_ns,
+            what,
+        } = waiter;
+        let answer = match what {
             What::Read(read) => {
-                self.release_read((ticket, group), waiter.origin, read, out);
+                self.release_read((ticket, group), (origin, deadline_ns), read, out);
                 return;
             }
-            What::Inquire(group, id) => {
-                Ok(InnerResponse::Inquired(self.verdict(*group, *id)).into())
-            }
+            What::Inquire(group, id) => Ok(InnerResponse::Inquired(self.verdict(group, id)).into()),
             What::Confirm(group, term) => {
-                let local = self.groups.get(group);
-                if local.is_some_and(|local| local.leads() && local.term() == *term) {
+                let local = self.groups.get(&group);
+                if local.is_some_and(|local| local.leads() && local.term() == term) {
                     Ok(InnerResponse::ViewConfirmed.into())
                 } else {
                     Err(Error::ViewLost)
                 }
             }
-            What::Pin(group, view) => self.pinned_at(*group, *view),
-            What::Renew(group, lease) => self.renewed(now, *group, lease),
+            What::Pin(group, view) => self.pinned_at(group, view),
+            What::Renew(group, lease) => self.renewed(now, group, &lease),
             What::LeaseCheck(check) => {
-                let check = (**check).clone();
-                self.waiting.take(ticket);
-                self.check_leases(check);
+                self.check_leases(*check);
                 return;
             }
             What::Write(..)
@@ -69,15 +70,14 @@ impl Core {
             | What::Acquire(..)
             | What::EndLease(_) => return,
         };
-        self.waiting.take(ticket);
-        Self::answer(waiter.origin, answer, out);
+        Self::answer(origin, answer, out);
     }
 
     /// Lets the driver serve a read of its own; serves one of another node.
     pub(crate) fn serve(
         &self,
         origin: Origin,
-        read: &Read,
+        read: Read,
         pinned: Option<Pinned>,
         out: &mut Outputs,
     ) {
@@ -86,7 +86,7 @@ impl Core {
                 out.reads.push(ReleasedRead {
                     id,
                     keyspace: read.keyspace,
-                    query: read.query.clone(),
+                    query: read.query,
                     pinned,
                 });
             }

@@ -160,6 +160,11 @@ impl Waiting {
         self.by_ticket.get(&ticket)
     }
 
+    /// Puts back what was taken: it goes on waiting.
+    pub(crate) fn put_back(&mut self, ticket: RequestId, waiter: Waiter) {
+        self.by_ticket.insert(ticket, waiter);
+    }
+
     pub(crate) fn take(&mut self, ticket: RequestId) -> Option<Waiter> {
         self.by_ticket.remove(&ticket)
     }

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, OpId, SiblingSet, TransactionTag};
 
-use super::step::Step;
+use super::step::{Held, Step};
 use super::versions;
 use super::write::{condition_holds, crowded};
 use crate::command::{Effect, WriteIntent};
@@ -39,8 +39,9 @@ pub struct Resolved {
     pub records: Vec<(Bytes, Option<Bytes>)>,
 }
 
-/// What is to be written if nothing stands against it.
-type Plan = Vec<IntentWrite>;
+/// What is to be written if nothing stands against it, with each key's set as it was found: a list writes a key once, so
+/// nothing comes between.
+type Plan = Vec<(IntentWrite, Held)>;
 
 impl Step<'_, '_, '_> {
     /// A transaction in this shard alone.
@@ -63,12 +64,12 @@ impl Step<'_, '_, '_> {
             Ok(plan) => plan,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let reads = self.reads(list)?;
+        let reads = self.reads(list, &plan)?;
         let tag = TransactionTag {
             id: op.op_id.id,
             parts: 1,
         };
-        let written = self.write_all(plan, tag)?;
+        let written = self.write_all(plan, tag);
         if let Some((dot, context)) = written.last() {
             self.remember(op.op_id, holds, *dot, context);
         }
@@ -113,8 +114,8 @@ impl Step<'_, '_, '_> {
             holds,
             reads: read_keys(&op.part),
             ranges: ranges(&op.part),
-            then: then_plan,
-            otherwise: otherwise_plan,
+            then: without_sets(then_plan),
+            otherwise: without_sets(otherwise_plan),
             then_reads: got_keys(then),
             otherwise_reads: got_keys(&op.part.otherwise),
         };
@@ -171,13 +172,13 @@ impl Step<'_, '_, '_> {
             Ok(plan) => plan,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let reads = self.reads(list)?;
+        let reads = self.reads(list, &plan)?;
         let parts = u16::try_from(op.others.len().saturating_add(1)).unwrap_or(u16::MAX);
         let tag = TransactionTag {
             id: op.op_id.id,
             parts,
         };
-        let written = self.write_all(plan, tag)?;
+        let written = self.write_all(plan, tag);
         let (dot, context) = written.last().cloned().unwrap_or_else(|| self.no_write());
         self.remember(op.op_id, holds, dot, &context);
         let decided = Decided {
@@ -230,13 +231,16 @@ impl Step<'_, '_, '_> {
         intent: &Intent,
         succeeded: bool,
     ) -> Result<Vec<(Bytes, Option<Bytes>)>, Error> {
-        let plan = intent.writes(succeeded).to_vec();
-        let keys: Vec<Bytes> = plan.iter().map(|write| write.key.clone()).collect();
+        let writes = intent.writes(succeeded).iter();
+        let plan = writes
+            .map(|write| Ok((write.clone(), self.hold(&write.key)?)))
+            .collect::<Result<Plan, Error>>()?;
+        let keys: Vec<Bytes> = plan.iter().map(|(write, _)| write.key.clone()).collect();
         let tag = TransactionTag {
             id: intent.tag,
             parts: intent.parts,
         };
-        let written = self.write_all(plan, tag)?;
+        let written = self.write_all(plan, tag);
         let (dot, context) = written.last().cloned().unwrap_or_else(|| self.no_write());
         let op_id = OpId {
             stamp_ms: intent.stamp_ms,
@@ -346,13 +350,17 @@ impl Step<'_, '_, '_> {
             else {
                 continue;
             };
-            match self.planned(key, intent)? {
-                Ok(replaced) => plan.push(IntentWrite {
-                    key: key.clone(),
-                    content: content.clone(),
-                    replaced,
-                    expires_at_ms: *expires_at_ms,
-                }),
+            let held = self.hold(key)?;
+            match self.planned(&held.set, intent) {
+                Ok(replaced) => {
+                    let write = IntentWrite {
+                        key: key.clone(),
+                        content: content.clone(),
+                        replaced,
+                        expires_at_ms: *expires_at_ms,
+                    };
+                    plan.push((write, held));
+                }
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
@@ -360,44 +368,38 @@ impl Step<'_, '_, '_> {
     }
 
     /// What a write would replace now.
-    fn planned(
-        &self,
-        key: &[u8],
-        intent: &WriteIntent,
-    ) -> Result<Result<CausalContext, Error>, Error> {
-        let set = self.set(key)?;
-        if !condition_holds(intent, &set, self.meta) {
-            return Ok(Err(Error::VersionMismatch {
+    fn planned(&self, set: &SiblingSet, intent: &WriteIntent) -> Result<CausalContext, Error> {
+        if !condition_holds(intent, set, self.meta) {
+            return Err(Error::VersionMismatch {
                 found: set.read_context(),
-            }));
+            });
         }
-        let replaced = self.replaced(intent, &set);
-        if crowded(&set, &replaced) {
-            return Ok(Err(Error::TooManySiblings {
+        let replaced = self.replaced(intent, set);
+        if crowded(set, &replaced) {
+            return Err(Error::TooManySiblings {
                 siblings: set.siblings().len(),
                 limit: SIBLINGS_MAX,
-            }));
+            });
         }
-        Ok(Ok(replaced))
+        Ok(replaced)
     }
 
     fn set(&self, key: &[u8]) -> Result<SiblingSet, Error> {
         versions::load(&*self.work, self.place, key)
     }
 
-    fn reads(&self, list: &[Action]) -> Result<Vec<SiblingSet>, Error> {
-        got_keys(list).iter().map(|key| self.set(key)).collect()
+    fn reads(&self, list: &[Action], plan: &Plan) -> Result<Vec<SiblingSet>, Error> {
+        let read = |key: &Bytes| match plan.iter().find(|(write, _)| write.key == *key) {
+            Some((_, held)) => Ok(held.set.clone()),
+            None => self.set(key),
+        };
+        got_keys(list).iter().map(read).collect()
     }
 
     /// Does all writes: dot and context of each.
-    fn write_all(
-        &mut self,
-        plan: Plan,
-        tag: TransactionTag,
-    ) -> Result<Vec<(Dot, CausalContext)>, Error> {
+    fn write_all(&mut self, plan: Plan, tag: TransactionTag) -> Vec<(Dot, CausalContext)> {
         let mut written = Vec::with_capacity(plan.len());
-        for write in plan {
-            let held = self.hold(&write.key)?;
+        for (write, held) in plan {
             let replaced = self.replaced(&WriteIntent::Context(write.replaced), &held.set);
             let effect = Effect {
                 key: write.key,
@@ -412,7 +414,7 @@ impl Step<'_, '_, '_> {
             let context = self.take_effect(dot, effect, held);
             written.push((dot, context));
         }
-        Ok(written)
+        written
     }
 }
 
@@ -429,6 +431,10 @@ pub(crate) fn results(
             Action::Write { .. } => ActionResult::Written(writes.next().flatten()),
         })
         .collect()
+}
+
+fn without_sets(plan: Plan) -> Vec<IntentWrite> {
+    plan.into_iter().map(|(write, _)| write).collect()
 }
 
 fn conflict(what: &str) -> Error {

@@ -15,7 +15,7 @@ use crate::route::Routed;
 use crate::shard::{Locks, Resolved};
 use crate::transaction::{Compare, TransactionId};
 use crate::two_phase::Verdict;
-use crate::waiting::{Origin, What};
+use crate::waiting::{Origin, Waiter, What};
 
 /// A read that waits for prepared transactions to be resolved.
 pub(crate) struct BlockedRead {
@@ -79,10 +79,11 @@ fn blockers(locks: &Locks, query: &Query) -> BTreeSet<TransactionId> {
 /// Whether a query reads more than one key at a time: it must see one state of its shard.
 fn is_wide(query: &Query) -> bool {
     match query {
-        Query::Scan { .. }
-        | Query::Range { .. }
-        | Query::Digest { .. }
-        | Query::Validate { .. } => true,
+        Query::Scan { .. } | Query::Range { .. } | Query::Digest { .. } => true,
+        // Keys that are unchanged at some later time were so, together, when the read was released.
+        Query::Validate { compare, .. } => !compare
+            .iter()
+            .all(|one| matches!(one, Compare::Unchanged { .. })),
         Query::Get { .. } | Query::Examine { .. } | Query::Leases { .. } => false,
     }
 }
@@ -100,7 +101,7 @@ impl Core {
         let waits = held.blockers(routed.group, &read.query);
         if waits.is_empty() {
             let pinned = held.pinned();
-            self.serve(routed.origin, &read, Some(pinned), out);
+            self.serve(routed.origin, read, Some(pinned), out);
             return;
         }
         let Some(ticket) = self.ticket(routed, What::Read(Box::new(read)), out) else {
@@ -118,8 +119,8 @@ impl Core {
     pub(crate) fn release_read(
         &mut self,
         (ticket, group): (RequestId, GroupId),
-        origin: Origin,
-        read: &Read,
+        (origin, deadline_ns): (Origin, u64),
+        read: Box<Read>,
         out: &mut Outputs,
     ) {
         let shard = self.groups.get(&group).and_then(Group::shard);
@@ -138,7 +139,6 @@ impl Core {
                     over: Vec::new(),
                 }),
                 Err(error) => {
-                    self.waiting.take(ticket);
                     Self::answer(origin, Err(error.into()), out);
                     return;
                 }
@@ -147,14 +147,19 @@ impl Core {
             None
         };
         if waits.is_empty() {
-            self.waiting.take(ticket);
-            self.serve(origin, read, pinned, out);
+            self.serve(origin, *read, pinned, out);
             return;
         }
         if let Some(pinned) = pinned {
             let from = Source::Pinned(pinned);
             let blocked = BlockedRead { group, waits, from };
             self.blocked.insert(ticket, blocked);
+            let waiter = Waiter {
+                origin,
+                deadline_ns,
+                what: What::Read(read),
+            };
+            self.waiting.put_back(ticket, waiter);
         }
     }
 
@@ -186,7 +191,7 @@ impl Core {
         let Some(waiter) = self.waiting.take(ticket) else {
             return;
         };
-        let What::Read(read) = &waiter.what else {
+        let What::Read(read) = waiter.what else {
             return;
         };
         let pinned = match blocked.from {
@@ -199,7 +204,7 @@ impl Core {
                 held.pinned()
             }
         };
-        self.serve(waiter.origin, read, Some(pinned), out);
+        self.serve(waiter.origin, *read, Some(pinned), out);
     }
 
     /// Blocked reads whose client no longer waits are forgotten.
