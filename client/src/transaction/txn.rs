@@ -1,7 +1,9 @@
 //! One attempt of an interactive transaction: stamped reads that all hold at one point in time, and buffered writes.
 //!
-//! Why one question after each read is enough: a stamp never comes back once its key has changed. If all earlier reads
-//! hold when the newest one has been answered, they all held when it was served.
+//! Why one question after each read is enough: the stamp of a key that is there never comes back once it has changed. If all
+//! earlier reads hold when the newest one has been answered, they all held when it was served. (A key that was absent,
+//! was put, deleted and dropped, and is absent again, has the stamp it had: a transaction that writes is none the worse,
+//! one that only reads had better read from a view.)
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

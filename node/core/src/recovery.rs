@@ -7,7 +7,8 @@
 //!   coordinates the attempt itself; otherwise *aborted*: only the coordinator could have decided, its proposals would
 //!   stand in the log before this leader's first entry, and there is none.
 //!
-//! So a key stays locked for at most the patience of a coordinator, or an election and an inquiry.
+//! So a key stays locked for at most the patience of a coordinator (a second for each time it follows a leader that moved),
+//! or, when that died, an election and an inquiry; and for as long as the shard that decides has no majority to ask.
 
 use std::collections::BTreeSet;
 

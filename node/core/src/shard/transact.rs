@@ -3,7 +3,8 @@
 //! Invariants:
 //! * all writes of a transaction in one shard take effect in one entry, with consecutive counters;
 //! * a prepared part that was not refused can always take effect: its conditions were checked, and its keys are locked;
-//! * an attempt is resolved once: its id is remembered with the op ids, so that a prepare that arrives late is refused.
+//! * a part takes effect once: the attempt's id is remembered with the op ids, so that a prepare that arrives after its
+//!   attempt took effect is refused. One that arrives after its attempt was given up locks until it has asked.
 
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, OpId, SiblingSet, TransactionTag};
