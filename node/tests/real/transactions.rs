@@ -190,3 +190,106 @@ async fn what_makes_no_sense_is_refused_without_effect() {
     assert_eq!(details.error_info().unwrap().reason, "BAD_TOKEN");
     cluster.expect_no_panic();
 }
+
+fn put(key: &str, value: &str) -> kv::Action {
+    kv::Action {
+        action: Some(kv::action::Action::Put(kv::Put {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..kv::Put::default()
+        })),
+    }
+}
+
+fn absent(key: &str) -> kv::Compare {
+    kv::Compare {
+        compare: Some(kv::compare::Compare::Absent(key.to_owned().into())),
+    }
+}
+
+/// Writes every key, if the first one is absent; otherwise reads it, if asked to.
+fn fill(value: &str, otherwise: bool) -> kv::Transact {
+    let get = kv::Action {
+        action: Some(kv::action::Action::Get(kv::Get {
+            key: "k0".into(),
+            ..kv::Get::default()
+        })),
+    };
+    kv::Transact {
+        compare: vec![absent("k0")],
+        then: (0..8).map(|n| put(&format!("k{n}"), value)).collect(),
+        otherwise: if otherwise { vec![get] } else { Vec::new() },
+        op_id: None,
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_over_many_shards_takes_effect_in_all_of_them_or_in_none() {
+    let cluster = Cluster::start(&[3], &[]);
+    let done = match ask(&cluster, 1, Operation::Transact(fill("1", false))).await {
+        Outcome::Transact(done) => done,
+        Outcome::Get(_)
+        | Outcome::Write(_)
+        | Outcome::Scan(_)
+        | Outcome::Validate(_)
+        | Outcome::Error(_) => panic!("not done"),
+    };
+    assert!(done.succeeded && done.parts > 1 && done.results.len() == 8);
+    let keys: Vec<String> = (0..8).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        cluster.expect(&[0, 1, 2], key, &["1"]).await;
+    }
+    let refused = ask(&cluster, 2, Operation::Transact(fill("2", false))).await;
+    let Outcome::Error(error) = refused else {
+        panic!("the first key was there")
+    };
+    assert_eq!(
+        (error.reason.as_str(), error.effect()),
+        ("CONFLICT", kv::Effect::None)
+    );
+    let Outcome::Transact(read) = ask(&cluster, 0, Operation::Transact(fill("2", true))).await
+    else {
+        panic!("the other list was to be done")
+    };
+    assert!(!read.succeeded && read.results.len() == 1);
+    for key in &keys {
+        cluster.expect(&[0], key, &["1"]).await;
+    }
+    cluster.expect_no_panic();
+}
+
+#[tokio::test]
+async fn a_view_shows_what_was_there_when_it_was_opened_whichever_node_is_asked() {
+    let cluster = Cluster::start(&[3], &[]);
+    for n in 0..8 {
+        cluster
+            .put_until_acknowledged(n % 3, &format!("k{n}"), "1")
+            .await;
+    }
+    let opened = eventually(async || {
+        let request = kv::ViewOpenRequest::default();
+        let mut client = cluster.kv(0).await;
+        client.view_open(request).await
+    });
+    let view = opened.await.unwrap().into_inner().view;
+    for n in 0..8 {
+        cluster
+            .put_until_acknowledged(n % 3, &format!("k{n}"), "2")
+            .await;
+    }
+    for n in 0..8 {
+        let get = kv::Get {
+            key: format!("k{n}").into(),
+            view: view.clone(),
+            ..kv::Get::default()
+        };
+        let Outcome::Get(found) = ask(&cluster, n % 3, Operation::Get(get)).await else {
+            panic!("k{n} was not read")
+        };
+        assert_eq!(found.siblings.len(), 1);
+        assert_eq!(found.siblings[0].value, "1");
+    }
+    let closed = kv::ViewCloseRequest { view };
+    cluster.kv(1).await.view_close(closed).await.unwrap();
+    cluster.expect_no_panic();
+}
