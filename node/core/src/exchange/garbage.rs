@@ -8,7 +8,8 @@ use super::{ExchangeContext, others};
 use crate::command::Op;
 use crate::group::Group;
 use crate::limits::TOMBSTONES_DROPPED_MAX;
-use crate::shard::{garbage, op_ids, outbox};
+use crate::shard::garbage::{self, Expired};
+use crate::shard::{op_ids, outbox};
 
 /// Time between two rounds.
 const ROUND_MS: u64 = 1_000;
@@ -37,11 +38,16 @@ impl Group {
             &context.config.bounds,
             now_ms,
         );
+        let expired = match others(context.catalog, self.id).next() {
+            Some(_) => Expired::Kept,
+            None => Expired::MayGo,
+        };
         let dead = garbage::tombstone_candidates(
             context.engine,
             meta,
             self.id,
             &stable,
+            expired,
             TOMBSTONES_DROPPED_MAX,
         );
         if let Ok(Some(op)) = eviction {

@@ -6,12 +6,15 @@
 //! stands alone here but beside a `deleted` sibling there. [`Stability`] sees to it. A write made where no other
 //! sibling lives replaces the tombstones that were received there, whatever context it bears; and where another lives,
 //! that one has arrived here, and what replaced it here has arrived there.
+//!
+//! What an expiry replaced is the exception, as no zone ships one: a zone may have a version live, and keep old tombstones
+//! beside it, that another dropped with the expired version. So such a key stays while there is [`Expired::Kept`].
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use meridian_causal::{Dot, Incarnation, VersionVector};
+use meridian_causal::{Dot, Incarnation, Sibling, VersionVector};
 use meridian_storage::Read;
 
 use super::ShardMeta;
@@ -37,6 +40,15 @@ impl Step<'_, '_, '_> {
     }
 }
 
+/// Whether a key that holds an expired version may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// No other zone holds the shard, so none may have the version live.
+    MayGo,
+    /// Another zone may not have logged the expiry yet: the key stays until it is written again.
+    Kept,
+}
+
 /// Keys whose tombstones may go, oldest tombstones first, with the dots of all of them; at most `limit`. `stable` is the
 /// vector of a [`Stability`].
 pub fn tombstone_candidates(
@@ -44,6 +56,7 @@ pub fn tombstone_candidates(
     meta: &ShardMeta,
     group: GroupId,
     stable: &VersionVector,
+    expired: Expired,
     limit: usize,
 ) -> Result<Vec<(Bytes, Vec<Dot>)>, Error> {
     let mut found = BTreeMap::new();
@@ -62,7 +75,7 @@ pub fn tombstone_candidates(
             from = successor(last);
             for (_, key) in indexed {
                 if found.len() < limit
-                    && let Some(dots) = droppable(read, group.into(), stable, &key)?
+                    && let Some(dots) = droppable(read, group.into(), (stable, expired), &key)?
                 {
                     found.insert(key, dots);
                 }
@@ -96,11 +109,12 @@ fn indexed(
 fn droppable(
     read: &dyn Read,
     place: Place,
-    stable: &VersionVector,
+    (stable, expired): (&VersionVector, Expired),
     key: &[u8],
 ) -> Result<Option<Vec<Dot>>, Error> {
     let set = versions::load(read, place, key)?;
-    let droppable = set.all_tombstones() && set.context().within(stable);
+    let kept = expired == Expired::Kept && set.siblings().iter().any(Sibling::is_expired);
+    let droppable = set.all_tombstones() && set.context().within(stable) && !kept;
     Ok(droppable.then(|| versions::dots(&set).collect()))
 }
 

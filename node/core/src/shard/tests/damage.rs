@@ -189,7 +189,14 @@ fn use_everything(zone: &mut Zone) -> Result<(), Error> {
         )?;
     }
     outbox::pending(&zone.engine, zone.meta(), group, incarnation(1), 0)?;
-    garbage::tombstone_candidates(&zone.engine, zone.meta(), group, &stable, 9)?;
+    garbage::tombstone_candidates(
+        &zone.engine,
+        zone.meta(),
+        group,
+        &stable,
+        garbage::Expired::Kept,
+        9,
+    )?;
     compare::range_hashes(&zone.engine, group, b"", 9, 9)?;
     zone.try_entry(vec![Op::EvictOpIds {
         through_index: u64::MAX,

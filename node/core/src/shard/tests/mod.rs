@@ -283,6 +283,10 @@ impl Zone {
     /// Drops the tombstones that are known to be of no use, given what other zones have told.
     fn collect(&mut self, zones: &[u16]) -> usize {
         let own = self.meta().incarnation;
+        let expired = match zones {
+            [_] => garbage::Expired::MayGo,
+            _ => garbage::Expired::Kept,
+        };
         let peers = zones
             .iter()
             .map(|zone| incarnation(*zone))
@@ -293,7 +297,8 @@ impl Zone {
             .clone();
         let group = self.shard.group();
         let keys =
-            garbage::tombstone_candidates(&self.engine, self.meta(), group, &stable, 100).unwrap();
+            garbage::tombstone_candidates(&self.engine, self.meta(), group, &stable, expired, 100)
+                .unwrap();
         let count = keys.len();
         self.entry(vec![Op::DropTombstones { keys }]);
         count
