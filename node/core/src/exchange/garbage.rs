@@ -8,7 +8,7 @@ use super::{ExchangeContext, others};
 use crate::command::Op;
 use crate::group::Group;
 use crate::limits::TOMBSTONES_DROPPED_MAX;
-use crate::shard::garbage::{self, Expired};
+use crate::shard::garbage::{self, Expired, Settled};
 use crate::shard::{op_ids, outbox};
 
 /// Time between two rounds.
@@ -46,8 +46,10 @@ impl Group {
             context.engine,
             meta,
             self.id,
-            &stable,
-            expired,
+            Settled {
+                stable: &stable,
+                expired,
+            },
             TOMBSTONES_DROPPED_MAX,
         );
         if let Ok(Some(op)) = eviction {

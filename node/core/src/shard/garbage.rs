@@ -49,21 +49,28 @@ pub enum Expired {
     Kept,
 }
 
-/// Keys whose tombstones may go, oldest tombstones first, with the dots of all of them; at most `limit`. `stable` is the
-/// vector of a [`Stability`].
+/// What the leader has found of the other zones.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled<'a> {
+    /// The vector of a [`Stability`].
+    pub stable: &'a VersionVector,
+    /// Whether another zone may have a version live that has expired here.
+    pub expired: Expired,
+}
+
+/// Keys whose tombstones may go, oldest tombstones first, with the dots of all of them; at most `limit`.
 pub fn tombstone_candidates(
     read: &dyn Read,
     meta: &ShardMeta,
     group: GroupId,
-    stable: &VersionVector,
-    expired: Expired,
+    settled: Settled<'_>,
     limit: usize,
 ) -> Result<Vec<(Bytes, Vec<Dot>)>, Error> {
     let mut found = BTreeMap::new();
     let stable_here = if meta.tombstones == 0 {
         &VersionVector::new()
     } else {
-        stable
+        settled.stable
     };
     for (incarnation, through) in stable_here.iter() {
         let (mut from, to) = TombstoneKey::through(group.into(), incarnation, through);
@@ -75,7 +82,7 @@ pub fn tombstone_candidates(
             from = successor(last);
             for (_, key) in indexed {
                 if found.len() < limit
-                    && let Some(dots) = droppable(read, group.into(), (stable, expired), &key)?
+                    && let Some(dots) = droppable(read, group.into(), settled, &key)?
                 {
                     found.insert(key, dots);
                 }
@@ -109,12 +116,12 @@ fn indexed(
 fn droppable(
     read: &dyn Read,
     place: Place,
-    (stable, expired): (&VersionVector, Expired),
+    settled: Settled<'_>,
     key: &[u8],
 ) -> Result<Option<Vec<Dot>>, Error> {
     let set = versions::load(read, place, key)?;
-    let kept = expired == Expired::Kept && set.siblings().iter().any(Sibling::is_expired);
-    let droppable = set.all_tombstones() && set.context().within(stable) && !kept;
+    let kept = settled.expired == Expired::Kept && set.siblings().iter().any(Sibling::is_expired);
+    let droppable = set.all_tombstones() && set.context().within(settled.stable) && !kept;
     Ok(droppable.then(|| versions::dots(&set).collect()))
 }
 

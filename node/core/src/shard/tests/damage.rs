@@ -189,14 +189,11 @@ fn use_everything(zone: &mut Zone) -> Result<(), Error> {
         )?;
     }
     outbox::pending(&zone.engine, zone.meta(), group, incarnation(1), 0)?;
-    garbage::tombstone_candidates(
-        &zone.engine,
-        zone.meta(),
-        group,
-        &stable,
-        garbage::Expired::Kept,
-        9,
-    )?;
+    let settled = garbage::Settled {
+        stable: &stable,
+        expired: garbage::Expired::Kept,
+    };
+    garbage::tombstone_candidates(&zone.engine, zone.meta(), group, settled, 9)?;
     compare::range_hashes(&zone.engine, group, b"", 9, 9)?;
     zone.try_entry(vec![Op::EvictOpIds {
         through_index: u64::MAX,

@@ -162,9 +162,9 @@ fn a_tombstone_is_not_dropped_with_a_version_that_another_zone_has_live() {
     }
     zones[0].put("k", "2");
     exchange(&mut zones);
-    zones.iter_mut().for_each(|zone| {
+    for zone in &mut zones {
         zone.expire_at(5_000);
-    });
+    }
     exchange(&mut zones);
     let [a, b] = &mut zones;
     assert_eq!(a.set("k"), b.set("k"));

@@ -296,9 +296,12 @@ impl Zone {
             .observe(&self.shard.meta().received, peers, &self.known)
             .clone();
         let group = self.shard.group();
+        let settled = garbage::Settled {
+            stable: &stable,
+            expired,
+        };
         let keys =
-            garbage::tombstone_candidates(&self.engine, self.meta(), group, &stable, expired, 100)
-                .unwrap();
+            garbage::tombstone_candidates(&self.engine, self.meta(), group, settled, 100).unwrap();
         let count = keys.len();
         self.entry(vec![Op::DropTombstones { keys }]);
         count
