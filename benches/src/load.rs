@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use meridian_client::proto::kv::v1 as wire;
 use meridian_client::proto::routing::shard_of;
-use meridian_client::{Client, Error, TxnOptions};
+use meridian_client::{Action, Client, Error, Transaction, TxnOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use wire::operation::Operation;
@@ -153,7 +153,11 @@ async fn ask(shared: Rc<RefCell<Shared>>, client: Client, place: usize, mut rng:
             Kind::Transact(span, Form::Interactive) => {
                 interactive(&client, &load, load.keys(span, place, &mut rng)).await
             }
-            Kind::Put | Kind::Get | Kind::Transact(_, Form::OneShot) => {
+            Kind::Transact(span, Form::OneShot) => {
+                let transaction = load.transaction(&load.keys(span, place, &mut rng));
+                client.transact(transaction).await.map(|_| false)
+            }
+            Kind::Put | Kind::Get => {
                 let answer = client.operate(load.operation(place, &mut rng)).await;
                 answer.map(|outcome| match outcome {
                     Outcome::Get(get) => get.found,
@@ -248,34 +252,17 @@ impl Load {
         }
     }
 
-    fn transaction(&self, keys: &[Bytes; 2]) -> wire::Transact {
-        let action = |action| wire::Action {
-            action: Some(action),
-        };
-        let get = |key: &Bytes| {
-            action(wire::action::Action::Get(wire::Get {
-                key: key.clone(),
-                ..wire::Get::default()
-            }))
-        };
-        let put = |key: &Bytes| {
-            action(wire::action::Action::Put(wire::Put {
-                key: key.clone(),
-                value: self.value.clone(),
-                ..wire::Put::default()
-            }))
-        };
-        wire::Transact {
-            then: keys.iter().map(get).chain(keys.iter().map(put)).collect(),
-            ..wire::Transact::default()
-        }
+    fn transaction(&self, keys: &[Bytes; 2]) -> Transaction {
+        let reads = keys.iter().cloned().map(Action::get);
+        let writes = keys
+            .iter()
+            .map(|key| Action::put(key.clone(), self.value.clone()));
+        reads
+            .chain(writes)
+            .fold(Transaction::new(), Transaction::then)
     }
 
     fn operation(&self, place: usize, rng: &mut SmallRng) -> Operation {
-        if let Kind::Transact(span, _) = self.kind {
-            let keys = self.keys(span, place, rng);
-            return Operation::Transact(self.transaction(&keys));
-        }
         let key = self.key(place, rng);
         match self.kind {
             Kind::Put => Operation::Put(wire::Put {

@@ -37,6 +37,7 @@ pub struct Found {
     /// What it held.
     pub set: SiblingSet,
     stamp: Stamp,
+    held_through: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -266,6 +267,7 @@ impl Attempt {
                             key,
                             set,
                             stamp: None,
+                            held_through: 0,
                         });
                     }
                 }
@@ -289,12 +291,16 @@ impl Attempt {
             Some(Want::Range(..)) | None => Bytes::new(),
         };
         let checks = self.checks_of_earlier();
-        let (set, stamp) = match answer {
-            Answer::Key(set) => (Some(set), None),
-            Answer::Examined { set, stamp } => (Some(set), stamp),
+        let (set, stamp, held_through) = match answer {
+            Answer::Key(set) => (Some(set), None, 0),
+            Answer::Examined {
+                set,
+                stamp,
+                held_through,
+            } => (Some(set), stamp, held_through),
             Answer::Page { keys, .. } => {
                 self.found_all(keys);
-                (None, None)
+                (None, None, 0)
             }
             Answer::Range {
                 keys, end, stamp, ..
@@ -308,17 +314,22 @@ impl Attempt {
                     stamp,
                 });
                 self.found_all(keys);
-                (None, None)
+                (None, None, 0)
             }
-            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) => (None, None),
+            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) => (None, None, 0),
         };
         if let Some(set) = set {
-            self.found.push(Found { key, set, stamp });
+            self.found.push(Found {
+                key,
+                set,
+                stamp,
+                held_through,
+            });
         }
         if plain {
             return Next::Done(Status::Ok);
         }
-        if self.view.is_none() && !checks.is_empty() {
+        if self.view.is_none() && !checks.is_empty() && !self.stood_together() {
             self.checks = checks;
             self.phase = Phase::Checking;
         }
@@ -330,7 +341,22 @@ impl Attempt {
             key,
             set,
             stamp: None,
+            held_through: 0,
         }));
+    }
+
+    /// Whether the answers alone show that all keys read were so at one time: they are of one shard, and the stretches of
+    /// its log in which they did not change have an index in common.
+    fn stood_together(&self) -> bool {
+        let shard_of = |found: &Found| program::shard(&found.key, self.shards);
+        let one_shard = self
+            .found
+            .windows(2)
+            .all(|pair| matches!(pair, [one, other] if shard_of(one) == shard_of(other)));
+        let last_change = self.found.iter().map(|found| found.stamp).max().flatten();
+        let through = self.found.iter().map(|found| found.held_through).min();
+        let all_stamped = self.found.iter().all(|found| found.stamp.is_some());
+        self.ranges.is_empty() && one_shard && all_stamped && last_change <= through
     }
 
     /// What was read so far, to be checked again, by shard.

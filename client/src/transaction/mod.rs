@@ -22,6 +22,7 @@ mod outcome;
 mod range;
 mod reads;
 mod run;
+mod together;
 mod txn;
 mod view;
 mod writes;

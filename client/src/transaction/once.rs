@@ -1,5 +1,7 @@
 //! One-shot transactions: what must hold, what is done when it does, and what when it does not.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use meridian_proto::kv::v1 as wire;
 use wire::operation::Operation;
@@ -7,6 +9,7 @@ use wire::outcome::Outcome;
 
 use super::options::TxnOptions;
 use super::outcome::TransactionOutcome;
+use super::run::{begin_anew, is_conflict};
 use crate::client::{Client, wrong_kind};
 use crate::error::Error;
 use crate::ids::{Context, OpId};
@@ -247,11 +250,26 @@ impl Transaction {
 }
 
 impl Client {
-    /// Does a transaction as one. It is repeated with the same op id when an attempt goes unanswered, and never begun
-    /// anew: a comparison that does not hold is an answer.
+    /// Does a transaction as one. It is repeated with the same op id when an attempt goes unanswered. One without
+    /// comparisons can only have met another transaction when it is refused with `CONFLICT`, and is begun anew, as often
+    /// as [`TxnOptions`] has it by default; with comparisons it never is: one that does not hold is an answer.
     pub async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, Error> {
         transaction.check()?;
-        self.transact_wire(transaction.to_wire()).await
+        let wire = transaction.to_wire();
+        if !wire.compare.is_empty() {
+            return self.transact_wire(wire).await;
+        }
+        let options = TxnOptions::default();
+        let until = Instant::now() + options.duration_max;
+        let mut attempts = 1;
+        loop {
+            match self.transact_wire(wire.clone()).await {
+                Err(error) if is_conflict(&error) => {
+                    attempts = begin_anew(error, attempts, &options, until).await?;
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(super) async fn transact_wire(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meridian_proto::kv::v1 as wire;
 
+use super::together::Together;
 use crate::error::Error;
 use crate::results::Versions;
 
@@ -17,6 +18,8 @@ pub(super) struct ReadSet {
     seen: BTreeMap<Bytes, Versions>,
     /// Reads of which that is not known yet.
     unchecked: usize,
+    /// Whether the answers alone show that.
+    together: Together,
 }
 
 impl ReadSet {
@@ -46,13 +49,24 @@ impl ReadSet {
         keys + self.ranges.iter().map(bytes_of_range).sum::<usize>()
     }
 
+    /// Whether the answers alone show that everything read stood side by side.
+    pub(super) fn stood_together(&self) -> bool {
+        self.together.is_shown()
+    }
+
     /// Adds a key. Two reads of one key at the same time may see different states.
-    pub(super) fn add_key(&mut self, key: Bytes, stamp: Bytes) -> Result<(), Error> {
+    pub(super) fn add_key(
+        &mut self,
+        key: Bytes,
+        stamp: Bytes,
+        span: Option<wire::HeldSpan>,
+    ) -> Result<(), Error> {
         match self.stamps.get(&key) {
             Some(before) if *before != stamp => return Err(changed()),
             Some(_) | None => {}
         }
         self.stamps.insert(key, stamp);
+        self.together.add(span);
         self.unchecked += 1;
         Ok(())
     }
@@ -60,6 +74,7 @@ impl ReadSet {
     /// Adds what one scan read.
     pub(super) fn add_ranges(&mut self, ranges: Vec<wire::RangeStamp>) {
         self.unchecked += 1;
+        self.together.add(None);
         for range in ranges {
             if !self.ranges.contains(&range) {
                 self.ranges.push(range);

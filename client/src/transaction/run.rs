@@ -42,15 +42,25 @@ impl Client {
                 Err(error) if is_conflict(&error) => error,
                 Err(error) => return Err(error),
             };
-            let wait = wait_after(attempts, rand::random());
-            let in_time = Instant::now() + wait < until;
-            if attempts >= options.attempts_max || !in_time {
-                return Err(conflict.with_metadata("attempts", attempts.to_string()));
-            }
-            tokio::time::sleep(wait).await;
-            attempts += 1;
+            attempts = begin_anew(conflict, attempts, options, until).await?;
         }
     }
+}
+
+/// Waits for the next attempt, and counts it; the conflict, when there is to be none.
+pub(super) async fn begin_anew(
+    conflict: Error,
+    attempts: u32,
+    options: &TxnOptions,
+    until: Instant,
+) -> Result<u32, Error> {
+    let wait = wait_after(attempts, rand::random());
+    let in_time = Instant::now() + wait < until;
+    if attempts >= options.attempts_max || !in_time {
+        return Err(conflict.with_metadata("attempts", attempts.to_string()));
+    }
+    tokio::time::sleep(wait).await;
+    Ok(attempts.saturating_add(1))
 }
 
 async fn attempt<F, Fut, T>(txn: Txn, body: &F) -> Result<Committed<T>, Error>
@@ -67,7 +77,8 @@ where
     })
 }
 
-fn is_conflict(error: &Error) -> bool {
+/// Met another transaction, or what was read has changed; nothing was done.
+pub(super) fn is_conflict(error: &Error) -> bool {
     error.reason() == "CONFLICT" && error.effect() == Effect::None
 }
 

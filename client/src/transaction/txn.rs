@@ -1,6 +1,7 @@
 //! One attempt of an interactive transaction: stamped reads that all hold at one point in time, and buffered writes.
 //!
-//! Why one question after each read is enough: the stamp of a key that is there never comes back once it has changed. If all
+//! Where the answers themselves show that (`together`), no question is asked. Else, why one question after each read is
+//! enough: the stamp of a key that is there never comes back once it has changed. If all
 //! earlier reads hold when the newest one has been answered, they all held when it was served. (A key that was absent,
 //! was put, deleted and dropped, and is absent again, has the stamp it had: a transaction that writes is none the worse,
 //! one that only reads had better read from a view.)
@@ -89,14 +90,18 @@ impl Txn {
         if let Some(known) = self.known(&key)? {
             return Ok(known);
         }
-        let (versions, stamp) = self.stamped_get(key).await?;
+        let (versions, stamp, span) = self.stamped_get(key).await?;
         let earlier = {
             let mut state = self.open()?;
             state.check_read(&self.shared.options, 1, versions.key.len())?;
             let earlier = state.reads.compare();
-            let added = state.reads.add_key(versions.key.clone(), stamp);
+            let added = state.reads.add_key(versions.key.clone(), stamp, span);
             added.map_err(|conflict| state.end(conflict))?;
-            earlier
+            if state.reads.stood_together() {
+                Vec::new()
+            } else {
+                earlier
+            }
         };
         self.check(earlier).await?;
         self.state().reads.see(std::slice::from_ref(&versions));
@@ -110,7 +115,10 @@ impl Txn {
         Ok(own.or_else(|| state.reads.seen(key).cloned()))
     }
 
-    async fn stamped_get(&self, key: Bytes) -> Result<(Versions, Bytes), Error> {
+    async fn stamped_get(
+        &self,
+        key: Bytes,
+    ) -> Result<(Versions, Bytes, Option<wire::HeldSpan>), Error> {
         let operation = Operation::Get(wire::Get {
             key: key.clone(),
             stamped: true,
@@ -125,7 +133,8 @@ impl Txn {
             return Err(Error::bad_answer("a stamp was asked for and is missing"));
         }
         get.served_by.get_or_insert_with(|| via.as_ref().clone());
-        Ok((Versions::from_wire(key, get), stamp))
+        let span = get.span.take();
+        Ok((Versions::from_wire(key, get), stamp, span))
     }
 
     /// Reads all keys of a range, in order, with the transaction's own writes. No key of the range can appear, vanish

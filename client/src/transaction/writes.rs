@@ -173,7 +173,7 @@ mod tests {
     fn a_write_of_what_was_read_replaces_all_of_it() {
         let mut reads = ReadSet::default();
         reads
-            .add_key("read".into(), Bytes::from_static(&[0]))
+            .add_key("read".into(), Bytes::from_static(&[0]), None)
             .unwrap();
         reads.see(&[own_versions("scanned".into(), Some(value("1")))]);
         let mut writes = WriteSet::default();

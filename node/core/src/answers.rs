@@ -11,7 +11,6 @@ use crate::inner::InnerResponse;
 use crate::limits::SIBLINGS_MAX;
 use crate::message::PeerMessage;
 use crate::output::{Outputs, Pinned, ReleasedRead};
-use crate::read;
 use crate::request::{Read, Receipt, Response, ZoneLag};
 use crate::shard::outbox;
 use crate::time::Now;
@@ -73,30 +72,28 @@ impl Core {
         Self::answer(origin, answer, out);
     }
 
-    /// Lets the driver serve a read of its own; serves one of another node.
+    /// Lets the driver serve a read of its own; serves one of another node. `applied` is what the group had applied when
+    /// the read was released.
     pub(crate) fn serve(
         &self,
         origin: Origin,
         read: Read,
-        pinned: Option<Pinned>,
+        (pinned, applied): (Option<Pinned>, u64),
         out: &mut Outputs,
     ) {
+        let released = |id| ReleasedRead {
+            id,
+            keyspace: read.keyspace,
+            query: read.query,
+            pinned,
+            applied,
+        };
         match origin {
-            Origin::Driver(id) => {
-                out.reads.push(ReleasedRead {
-                    id,
-                    keyspace: read.keyspace,
-                    query: read.query,
-                    pinned,
-                });
-            }
+            Origin::Driver(id) => out.reads.push(released(id)),
             Origin::Core => {}
-            Origin::Peer(..) | Origin::Inner(_) => {
+            Origin::Peer(_, id) | Origin::Inner(id) => {
                 let shards = self.shards_of(read.keyspace);
-                let answer = match pinned {
-                    Some(pinned) => pinned.serve(read.keyspace, shards, &read.query),
-                    None => read::serve(&*self.engine, read.keyspace, shards, &read.query),
-                };
+                let answer = released(id).serve(&*self.engine, shards);
                 Self::answer(origin, answer.map(Response::Read), out);
             }
         }

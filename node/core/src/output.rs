@@ -78,15 +78,18 @@ pub struct ReleasedRead {
     pub query: Query,
     /// The state to read, where the engine's own of a later time would not do.
     pub pinned: Option<Pinned>,
+    /// What the group had applied of its log when it released the read; 0 for a view's.
+    pub(crate) applied: u64,
 }
 
 impl ReleasedRead {
     /// Serves it: from the pinned state, or from the engine as it is now. `shards` is how many the keyspace has.
     pub fn serve(&self, engine: &dyn Read, shards: u16) -> Result<Answer, Error> {
-        match &self.pinned {
+        let answer = match &self.pinned {
             Some(pinned) => pinned.serve(self.keyspace, shards, &self.query),
             None => read::serve(engine, self.keyspace, shards, &self.query),
-        }
+        };
+        answer.map(|answer| answer.held_through(self.applied))
     }
 }
 

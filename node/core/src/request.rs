@@ -258,6 +258,9 @@ pub enum Answer {
         set: SiblingSet,
         /// Its stamp.
         stamp: Stamp,
+        /// An index up to which the set did not change after its stamp: all keys of a shard whose stamps are not above
+        /// the smallest of these were so at one time. Zero proves nothing.
+        held_through: u64,
     },
     /// Sorted live keys with their sets, and the stamp of `[from, end)`.
     Range {
@@ -274,6 +277,16 @@ pub enum Answer {
     Holds(bool),
     /// Per name, the lease that stands.
     Leases(Vec<Option<LeaseRecord>>),
+}
+
+impl Answer {
+    /// Says of an examined key that the state it was read from had applied the log up to `index`, at least.
+    pub(crate) fn held_through(mut self, index: u64) -> Self {
+        if let Self::Examined { held_through, .. } = &mut self {
+            *held_through = index;
+        }
+        self
+    }
 }
 
 /// A digest of a shard; shards add up to the keyspace by [`ShardDigest::add`].

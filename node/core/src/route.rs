@@ -165,7 +165,7 @@ impl Core {
             && read.level == ReadLevel::Eventual
             && whole
         {
-            self.serve(routed.origin, read.clone(), None, out);
+            self.serve(routed.origin, read.clone(), (None, 0), out);
             return;
         }
         let leads = self.groups.get(&routed.group).is_some_and(Group::leads);

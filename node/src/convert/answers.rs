@@ -43,6 +43,7 @@ impl Scope<'_> {
             session: served.session,
             stamp_ms: served.stamp_ms,
             stamp: Bytes::new(),
+            span: None,
         }
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
+use meridian_core::ids::NodeId;
 use meridian_core::request::{Answer, Response};
 use meridian_proto::kv::v1 as kv;
 
@@ -143,19 +145,7 @@ impl KvService {
             keyspace,
             wall_ms: wall_ms(),
         };
-        let other = by.and_then(|node| self.calls.shared.served_by_node(node));
-        let served = match form {
-            Form::Stream => Served {
-                by: other,
-                stamp_ms: 0,
-                session: ticket.session,
-            },
-            Form::Unary => Served {
-                by: Some(other.unwrap_or_else(|| self.calls.shared.served_by())),
-                stamp_ms: scope.wall_ms,
-                session: ticket.session,
-            },
-        };
+        let served = self.served(by, ticket.session, form);
         match response {
             Response::Read(Answer::Key(set)) => {
                 self.calls
@@ -169,11 +159,18 @@ impl KvService {
                     served,
                 )))
             }
-            Response::Read(Answer::Examined { set, stamp }) => {
-                let key = &ticket.key;
-                let mut get = scope.get_response(key, &set, ticket.level, served);
-                get.stamp = stamps::key_to_wire(stamp);
-                Ok(Worded::Get(get))
+            Response::Read(Answer::Examined {
+                set,
+                stamp,
+                held_through,
+            }) => {
+                let get = scope.get_response(&ticket.key, &set, ticket.level, served);
+                let span = stamps::span_to_wire(ticket.shard, stamp, held_through);
+                Ok(Worded::Get(kv::GetResponse {
+                    stamp: stamps::key_to_wire(stamp),
+                    span,
+                    ..get
+                }))
             }
             Response::Read(Answer::Holds(holds)) => {
                 Ok(Worded::Validate(kv::ValidateResponse { holds }))
@@ -200,6 +197,25 @@ impl KvService {
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)
             | Response::Groups(_) => Err(Failure::unexpected_answer()),
+        }
+    }
+}
+
+impl KvService {
+    /// Who served it and when; a stream's envelope says most of that once for all.
+    fn served(&self, by: Option<NodeId>, session: Bytes, form: Form) -> Served {
+        let other = by.and_then(|node| self.calls.shared.served_by_node(node));
+        match form {
+            Form::Stream => Served {
+                by: other,
+                stamp_ms: 0,
+                session,
+            },
+            Form::Unary => Served {
+                by: Some(other.unwrap_or_else(|| self.calls.shared.served_by())),
+                stamp_ms: wall_ms(),
+                session,
+            },
         }
     }
 }

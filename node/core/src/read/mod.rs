@@ -58,7 +58,11 @@ pub fn serve(
         Query::Digest { shard } => digest(read, place(*shard)).map(Answer::Digest),
         Query::Examine { key } => {
             let (stamp, set) = versions::examine(read, place(shard_of(key, shards)), key)?;
-            Ok(Answer::Examined { set, stamp })
+            Ok(Answer::Examined {
+                set,
+                stamp,
+                held_through: 0,
+            })
         }
         Query::Range {
             shard,

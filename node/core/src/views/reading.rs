@@ -22,6 +22,8 @@ pub(crate) struct BlockedRead {
     pub(super) group: GroupId,
     waits: BTreeSet<TransactionId>,
     from: Source,
+    /// What the group had applied when it met the transactions; 0 for a view.
+    applied: u64,
 }
 
 /// Which state a blocked read will see.
@@ -101,7 +103,7 @@ impl Core {
         let waits = held.blockers(routed.group, &read.query);
         if waits.is_empty() {
             let pinned = held.pinned();
-            self.serve(routed.origin, read, Some(pinned), out);
+            self.serve(routed.origin, read, (Some(pinned), 0), out);
             return;
         }
         let Some(ticket) = self.ticket(routed, What::Read(Box::new(read)), out) else {
@@ -111,6 +113,7 @@ impl Core {
             group: routed.group,
             waits,
             from: Source::View(id),
+            applied: 0,
         };
         self.blocked.insert(ticket, blocked);
     }
@@ -124,6 +127,7 @@ impl Core {
         out: &mut Outputs,
     ) {
         let shard = self.groups.get(&group).and_then(Group::shard);
+        let applied = shard.map_or(0, |shard| shard.meta().applied);
         let waits = match shard {
             Some(shard) if !self.config.planted.read_through_prepared => {
                 blockers(shard.locks(), &read.query)
@@ -147,12 +151,17 @@ impl Core {
             None
         };
         if waits.is_empty() {
-            self.serve(origin, *read, pinned, out);
+            self.serve(origin, *read, (pinned, applied), out);
             return;
         }
         if let Some(pinned) = pinned {
             let from = Source::Pinned(pinned);
-            let blocked = BlockedRead { group, waits, from };
+            let blocked = BlockedRead {
+                group,
+                waits,
+                from,
+                applied,
+            };
             self.blocked.insert(ticket, blocked);
             let waiter = Waiter {
                 origin,
@@ -204,7 +213,7 @@ impl Core {
                 held.pinned()
             }
         };
-        self.serve(waiter.origin, *read, Some(pinned), out);
+        self.serve(waiter.origin, *read, (Some(pinned), blocked.applied), out);
     }
 
     /// Blocked reads whose client no longer waits are forgotten.

@@ -1,7 +1,9 @@
 //! Stamps on the wire: of a key, a byte 0 when it has no record, else a byte 1 and the log index; of a range, 16 bytes.
 
 use bytes::Bytes;
+use meridian_core::ids::ShardId;
 use meridian_core::transaction::Stamp;
+use meridian_proto::kv::v1 as kv;
 
 use super::super::failure::Failure;
 
@@ -16,6 +18,18 @@ pub(crate) fn key_to_wire(stamp: Stamp) -> Bytes {
     let mut bytes = vec![PRESENT];
     bytes.extend_from_slice(&index.to_be_bytes());
     bytes.into()
+}
+
+/// When the key was as it is shown, in the numbers of its shard's log; nothing for a key without a record, which may have
+/// been written and forgotten in between.
+pub(crate) fn span_to_wire(shard: ShardId, stamp: Stamp, through: u64) -> Option<kv::HeldSpan> {
+    let shard = u32::from(shard.0);
+    let span = |from| kv::HeldSpan {
+        shard,
+        from,
+        through,
+    };
+    stamp.filter(|from| *from <= through).map(span)
 }
 
 /// The stamp of a range.
