@@ -200,12 +200,33 @@ pub(crate) fn lease(lease: &LeaseRef, ttl: Duration, acquired_at_ms: Option<u64>
 }
 
 pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {
-    json!({
+    let mut shown = json!({
         "name": keyspace.name,
         "id": keyspace.id,
         "mode": keyspace.mode,
         "shards": keyspace.shards,
-    })
+    });
+    if let (Some(object), Some(policy)) = (shown.as_object_mut(), &keyspace.policy) {
+        object.insert("zones".to_owned(), policy.zones.clone().into());
+        object.insert("epoch".to_owned(), policy.epoch.into());
+        let words = [
+            ("ack", &policy.ack),
+            ("on_zone_loss", &policy.on_zone_loss),
+            ("home", &policy.home),
+            ("on_breach", &policy.on_breach),
+        ];
+        for (name, word) in words.into_iter().filter(|(_, word)| !word.is_empty()) {
+            object.insert(name.to_owned(), word.clone().into());
+        }
+        let times = [
+            ("interval_ms", policy.interval_ms),
+            ("max_lag_ms", policy.max_lag_ms),
+        ];
+        for (name, ms) in times.into_iter().filter(|(_, ms)| *ms > 0) {
+            object.insert(name.to_owned(), ms.into());
+        }
+    }
+    shown
 }
 
 pub(crate) fn lag(row: &admin::LagRow) -> Value {

@@ -103,10 +103,15 @@ impl Shared {
     /// The leader of a shard in this zone.
     pub(crate) fn leader_of(&self, keyspace: KeyspaceId, shard: ShardId) -> Option<NodeId> {
         let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        let zone = self
+            .catalog()
+            .keyspaces
+            .get(&keyspace)
+            .map_or(self.zone, |found| found.policy.serving_zone(self.zone));
         let first = GroupId {
             keyspace,
             shard,
-            zone: self.zone,
+            zone,
             epoch: 0,
         };
         let last = GroupId {

@@ -10,9 +10,11 @@ use meridian_client::{Context, LeaseRef, OpId, ReadLevel, WriteLevel};
 use crate::commands::txn::TxnArgs;
 use crate::parse;
 
+mod policy;
 mod transfer;
 mod waiting;
 
+pub(crate) use policy::PolicyArgs;
 pub(crate) use transfer::{ExportArgs, Format, ImportArgs};
 pub(crate) use waiting::{HoldArgs, LeaseCommand, LockArgs, WatchArgs};
 
@@ -269,9 +271,8 @@ pub(crate) enum KeyspaceCommand {
     Create {
         /// Its name
         name: String,
-        /// async, sync or snapshot
-        #[arg(long, default_value = "async")]
-        mode: String,
+        #[command(flatten)]
+        policy: PolicyArgs,
         /// Number of shards, fixed for its life
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         shards: u32,

@@ -15,8 +15,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) async fn run(app: &mut App<'_>, command: KeyspaceCommand) -> Outcome {
     let admin = app.client().await?.admin();
     let keyspaces = match command {
-        KeyspaceCommand::Create { name, mode, shards } => {
-            let request = wire::KeyspaceCreateRequest { name, mode, shards };
+        KeyspaceCommand::Create {
+            name,
+            policy,
+            shards,
+        } => {
+            let request = wire::KeyspaceCreateRequest {
+                name,
+                mode: String::new(),
+                shards,
+                policy: Some(policy.to_wire()),
+            };
             let created = admin
                 .any_node(|node| {
                     let request = request.clone();
@@ -77,11 +86,36 @@ fn show(app: &mut App<'_>, keyspaces: &[wire::Keyspace]) -> std::io::Result<()> 
                 keyspace.name.clone(),
                 keyspace.mode.clone(),
                 keyspace.shards.to_string(),
+                details(keyspace),
             ]
         })
         .collect();
     app.out
-        .line(&human::table(["keyspace", "mode", "shards"], &rows))
+        .line(&human::table(["keyspace", "mode", "shards", ""], &rows))
+}
+
+/// What its policy says beyond the mode, as the flags that would say it.
+fn details(keyspace: &wire::Keyspace) -> String {
+    let policy = keyspace.policy.clone().unwrap_or_default();
+    let millis = |ms: u64| match ms {
+        0 => String::new(),
+        ms if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    };
+    let flags = [
+        ("zones", policy.zones.join(",")),
+        ("ack", policy.ack),
+        ("on-zone-loss", policy.on_zone_loss),
+        ("home", policy.home),
+        ("interval", millis(policy.interval_ms)),
+        ("max-lag", millis(policy.max_lag_ms)),
+        ("on-breach", policy.on_breach),
+    ];
+    let said = flags.iter().filter(|(_, value)| !value.is_empty());
+    let said: Vec<_> = said
+        .map(|(flag, value)| format!("--{flag} {value}"))
+        .collect();
+    said.join(" ")
 }
 
 /// Waits until every node that answers knows the keyspace, so that the next command may go to any of them.

@@ -223,7 +223,7 @@ impl Core {
     /// The group of a shard in this zone.
     pub(crate) fn own_group(&self, keyspace: KeyspaceId, shard: ShardId) -> Option<GroupId> {
         self.catalog
-            .group_of(keyspace, shard, self.zone())
+            .serving(keyspace, shard, self.zone())
             .map(|record| record.id)
     }
 

@@ -8,6 +8,7 @@ use meridian_causal::{Incarnation, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
+pub use crate::policy::{Ack, Mode, OnBreach, OnZoneLoss, Policy};
 
 /// Zones, nodes, keyspaces and placement.
 ///
@@ -54,22 +55,6 @@ pub struct NodeRecord {
     pub generation: Generation,
 }
 
-/// How a keyspace is replicated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    /// Write locally, ship later; every zone stays writable.
-    Async,
-}
-
-impl Mode {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Async => "async",
-        }
-    }
-}
-
 /// A keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyspace {
@@ -77,11 +62,11 @@ pub struct Keyspace {
     pub id: KeyspaceId,
     /// Its name, unique among those that exist.
     pub name: String,
-    /// Its mode.
-    pub mode: Mode,
+    /// How it is replicated.
+    pub policy: Policy,
     /// Number of shards, fixed at creation.
     pub shards: u16,
-    /// A group per shard and zone.
+    /// Async: a group per shard and zone. Sync: one per shard. Snapshot: one per shard, in the home zone.
     pub groups: Vec<GroupRecord>,
 }
 
@@ -118,6 +103,17 @@ impl Catalog {
             .groups
             .iter()
             .find(|group| group.id.shard == shard && group.id.zone == zone)
+    }
+
+    /// The group that serves clients of `zone`: where the keyspace's mode has put it.
+    pub fn serving(
+        &self,
+        keyspace: KeyspaceId,
+        shard: ShardId,
+        zone: ZoneId,
+    ) -> Option<&GroupRecord> {
+        let policy = &self.keyspaces.get(&keyspace)?.policy;
+        self.group_of(keyspace, shard, policy.serving_zone(zone))
     }
 
     /// The replica that `node` is now.

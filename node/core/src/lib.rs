@@ -44,6 +44,7 @@ pub mod limits;
 pub mod message;
 pub mod output;
 mod placement;
+pub mod policy;
 pub mod read;
 pub mod record;
 mod recovery;

@@ -139,3 +139,12 @@ const _: () = assert!(
 );
 const _: () = assert!(EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);
 const _: () = assert!(TRANSACTION_BYTES_MAX + EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);
+
+/// Shortest time between two cuts: each is a round of agreement over all shards.
+pub const MIRROR_INTERVAL_MS_MIN: u64 = 100;
+
+/// Longest time between two cuts: a mirror older than a day is a backup, and tombstones wait for it.
+pub const MIRROR_INTERVAL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// Smallest bound on the lag between zones: below it, one round trip over a continent would be a breach.
+pub const MAX_LAG_MS_MIN: u64 = 100;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use meridian_causal::{CausalContext, Content, Dot, Incarnation, OpId, SiblingSet, ZoneId};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Policy};
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
@@ -20,12 +20,7 @@ pub enum Request {
     /// A read of one shard.
     Read(Read),
     /// Creates a keyspace (control group).
-    KeyspaceCreate {
-        /// Its name.
-        name: String,
-        /// Its shards; `None` for the default.
-        shards: Option<u16>,
-    },
+    KeyspaceCreate(Box<KeyspaceCreate>),
     /// Deletes a keyspace and all its data (control group).
     KeyspaceDelete {
         /// Its name.
@@ -109,7 +104,7 @@ impl Request {
             Self::Lag { shard, .. } => *shard,
             Self::Inner(inner) => inner.place().1,
             Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
-            Self::KeyspaceCreate { .. }
+            Self::KeyspaceCreate(_)
             | Self::KeyspaceDelete { .. }
             | Self::Reincarnate { .. }
             | Self::ViewOpen { .. }
@@ -139,6 +134,19 @@ pub struct Write {
     pub op_id: OpId,
     /// Absolute wall-clock milliseconds at which the version expires.
     pub expires_at_ms: Option<u64>,
+}
+
+/// A keyspace that is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceCreate {
+    /// Its name.
+    pub name: String,
+    /// Its shards; `None` for the default.
+    pub shards: Option<u16>,
+    /// How it is replicated.
+    pub policy: Policy,
+    /// The zone of the node that was asked.
+    pub near: ZoneId,
 }
 
 /// A read of one shard.

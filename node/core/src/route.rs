@@ -64,7 +64,7 @@ impl Core {
                 self.group_for(*keyspace, &lease.name)
             }
             Request::LeasedWrite { write, .. } => self.group_for(write.keyspace, &write.key),
-            Request::KeyspaceCreate { .. }
+            Request::KeyspaceCreate(_)
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
             Request::Groups => {
@@ -138,7 +138,7 @@ impl Core {
             .keyspaces
             .get(&keyspace)
             .ok_or(Error::KeyspaceNotFound)?;
-        let record = self.catalog.group_of(found.id, shard, self.zone());
+        let record = self.catalog.serving(found.id, shard, self.zone());
         record
             .map(|record| record.id)
             .ok_or_else(|| Error::InvalidArgument {
@@ -180,13 +180,10 @@ impl Core {
                 let lag = self.lag(now, routed.group);
                 Self::answer(routed.origin, lag.map(Response::Lag), out);
             }
-            Request::KeyspaceCreate { name, shards } => {
-                let shards = shards.unwrap_or(self.config.default_shards);
-                let op = ControlOp::KeyspaceCreate {
-                    name,
-                    shards,
-                    nonce: self.rng.random(),
-                };
+            Request::KeyspaceCreate(mut create) => {
+                create.shards.get_or_insert(self.config.default_shards);
+                let nonce = self.rng.random();
+                let op = ControlOp::KeyspaceCreate { create, nonce };
                 self.control(&routed, op, out);
             }
             Request::KeyspaceDelete { name } => {
@@ -390,7 +387,7 @@ impl Core {
         };
         let what = match &request {
             Request::Write(write) => What::ForwardedWrite(write.op_id),
-            Request::KeyspaceCreate { .. }
+            Request::KeyspaceCreate(_)
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => What::Control,
             Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),

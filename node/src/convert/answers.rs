@@ -72,7 +72,7 @@ impl Scope<'_> {
     pub(super) fn receipt(&self, dot: Option<Dot>, zones: Vec<String>, op_id: OpId) -> kv::Receipt {
         kv::Receipt {
             dot: dot.map(|dot| self.dot(dot)),
-            mode: self.keyspace.mode.name().to_owned(),
+            mode: self.keyspace.policy.mode.name().to_owned(),
             level: Some(kv::WriteLevel {
                 kind: i32::from(kv::write_level::Kind::Zone),
                 zones: 0,

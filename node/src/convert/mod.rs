@@ -5,7 +5,7 @@
 //!
 //! Read `peer` for links between nodes, `operations` for what clients ask, `answers` for what they get, `failure` for
 //! why they do not; `transactions` for transactions both ways, `views` for tokens of views, `revisions`
-//! for those of watchers.
+//! for those of watchers; `policy` for how a keyspace is replicated.
 
 pub(crate) mod answers;
 mod exchange;
@@ -13,6 +13,7 @@ pub(crate) mod failure;
 pub(crate) mod leases;
 pub(crate) mod operations;
 pub(crate) mod peer;
+pub(crate) mod policy;
 mod raft;
 pub(crate) mod revisions;
 #[cfg(test)]

@@ -98,13 +98,13 @@ fn bad_token(message: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_core::catalog::{Catalog, Keyspace, Mode};
+    use meridian_core::catalog::{Catalog, Keyspace, Policy};
 
     fn catalog(secret: u8) -> Catalog {
         let keyspace = |id, name: &str| Keyspace {
             id: KeyspaceId(id),
             name: name.into(),
-            mode: Mode::Async,
+            policy: Policy::default(),
             shards: 3,
             groups: Vec::new(),
         };

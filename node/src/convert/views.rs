@@ -83,14 +83,14 @@ fn bad_token() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_core::catalog::{Keyspace, Mode};
+    use meridian_core::catalog::{Keyspace, Policy};
     use meridian_core::ids::{KeyspaceId, NodeId};
 
     fn catalog(secret: u8) -> Catalog {
         let keyspace = Keyspace {
             id: KeyspaceId(1),
             name: "default".into(),
-            mode: Mode::Async,
+            policy: Policy::default(),
             shards: 2,
             groups: Vec::new(),
         };

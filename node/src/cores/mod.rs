@@ -56,7 +56,7 @@ impl Submission {
             }
             Request::Transact(transaction) => transactions::size_bytes(transaction),
             Request::Read(_)
-            | Request::KeyspaceCreate { .. }
+            | Request::KeyspaceCreate(_)
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. }
             | Request::Lag { .. }

@@ -82,7 +82,7 @@ fn request_weight(request: &Request) -> usize {
             | Query::Range { .. } => BASE,
             Query::Leases { names, .. } => names.iter().map(Bytes::len).sum::<usize>() + BASE,
         },
-        Request::KeyspaceCreate { .. }
+        Request::KeyspaceCreate(_)
         | Request::KeyspaceDelete { .. }
         | Request::Reincarnate { .. }
         | Request::Lag { .. }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use meridian_core::Error;
 use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::ids::{KeyspaceId, ShardId};
-use meridian_core::request::{GroupStatus, Request as CoreRequest, Response as CoreResponse};
+use meridian_core::request::{
+    GroupStatus, KeyspaceCreate, Request as CoreRequest, Response as CoreResponse,
+};
 use meridian_proto::admin::v1 as pb;
 use meridian_proto::admin::v1::admin_server::Admin;
 use tonic::metadata::MetadataMap;
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{AdminService, deadline};
 use crate::calls::Ask;
 use crate::convert::Failure;
+use crate::convert::policy::{self, keyspace_to_wire, keyspaces_to_wire};
 use crate::cores::Kind;
 
 /// Time of a call that names none: digests read everything.
@@ -33,17 +36,21 @@ impl AdminService {
         request: pb::KeyspaceCreateRequest,
         patience: Duration,
     ) -> Result<pb::Keyspace, Failure> {
-        if !matches!(request.mode.as_str(), "" | "async") {
-            return Err(Failure::mode_unsupported(&request.mode));
+        let policy =
+            policy::from_wire(&self.calls.shared.catalog(), &request.mode, request.policy)?;
+        if policy.mode == Mode::Snapshot {
+            return Err(Failure::mode_unsupported(policy.mode.name()));
         }
         let shards = match request.shards {
             0 => None,
             shards => Some(u16::try_from(shards).unwrap_or(u16::MAX)),
         };
-        let create = CoreRequest::KeyspaceCreate {
+        let create = CoreRequest::KeyspaceCreate(Box::new(KeyspaceCreate {
             name: request.name,
             shards,
-        };
+            policy,
+            near: self.calls.shared.zone,
+        }));
         match self
             .calls
             .ask_one(control(create), patience)
@@ -74,7 +81,7 @@ impl AdminService {
             Ok(Ok(catalog)) => catalog
                 .keyspaces
                 .get(&id)
-                .map(keyspace_to_wire)
+                .map(|keyspace| keyspace_to_wire(&catalog, keyspace))
                 .ok_or_else(Failure::unexpected_answer),
             Ok(Err(_)) | Err(_) => Err(Failure::from_core(Error::DeadlineExceeded {
                 effect: meridian_core::error::EffectOf::Applied,
@@ -109,7 +116,7 @@ impl AdminService {
             keyspaces: catalog
                 .keyspaces
                 .values()
-                .map(|keyspace| keyspace_status(keyspace, &groups))
+                .map(|keyspace| keyspace_status(&catalog, keyspace, &groups))
                 .collect(),
             peers: peers
                 .map(|(place, connected)| pb::PeerStatus {
@@ -160,7 +167,7 @@ impl AdminService {
                     metrics_addr: shared.metrics_addrs.get(&id.0).cloned().unwrap_or_default(),
                 })
                 .collect(),
-            keyspaces: catalog.keyspaces.values().map(keyspace_to_wire).collect(),
+            keyspaces: keyspaces_to_wire(&catalog),
             leaders: leaders.collect(),
             zone: shared.zone_name.clone(),
             node: shared.node_name.clone(),
@@ -185,16 +192,11 @@ fn not_admitted(catalog: &Catalog) -> String {
     }
 }
 
-fn keyspace_to_wire(keyspace: &Keyspace) -> pb::Keyspace {
-    pb::Keyspace {
-        name: keyspace.name.clone(),
-        id: u64::from(keyspace.id.0),
-        mode: Mode::name(keyspace.mode).to_owned(),
-        shards: u32::from(keyspace.shards),
-    }
-}
-
-fn keyspace_status(keyspace: &Keyspace, groups: &[GroupStatus]) -> pb::KeyspaceStatus {
+fn keyspace_status(
+    catalog: &Catalog,
+    keyspace: &Keyspace,
+    groups: &[GroupStatus],
+) -> pb::KeyspaceStatus {
     let own = groups
         .iter()
         .filter(|group| group.group.keyspace == keyspace.id);
@@ -202,7 +204,7 @@ fn keyspace_status(keyspace: &Keyspace, groups: &[GroupStatus]) -> pb::KeyspaceS
         u32::try_from(own.clone().filter(|group| matches(group)).count()).unwrap_or(u32::MAX)
     };
     pb::KeyspaceStatus {
-        keyspace: Some(keyspace_to_wire(keyspace)),
+        keyspace: Some(keyspace_to_wire(catalog, keyspace)),
         groups: count(|_| true),
         with_leader: count(|group| group.leader.is_some()),
         led: count(|group| group.leads),
@@ -251,7 +253,7 @@ impl Admin for AdminService {
             .keyspace_named(&name)
             .ok_or_else(|| status(Failure::keyspace_not_found(&name)))?;
         Ok(Response::new(pb::KeyspaceShowResponse {
-            keyspace: Some(keyspace_to_wire(keyspace)),
+            keyspace: Some(keyspace_to_wire(&catalog, keyspace)),
         }))
     }
 
@@ -260,7 +262,7 @@ impl Admin for AdminService {
         _request: Request<pb::KeyspaceListRequest>,
     ) -> Result<Response<pb::KeyspaceListResponse>, Status> {
         let catalog = self.calls.shared.catalog();
-        let keyspaces = catalog.keyspaces.values().map(keyspace_to_wire).collect();
+        let keyspaces = keyspaces_to_wire(&catalog);
         Ok(Response::new(pb::KeyspaceListResponse { keyspaces }))
     }
 

@@ -355,14 +355,14 @@ fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meridian_core::catalog::{Catalog, Keyspace, Mode};
+    use meridian_core::catalog::{Catalog, Keyspace, Policy};
     use meridian_core::ids::KeyspaceId;
 
     fn catalog() -> Catalog {
         let keyspace = Keyspace {
             id: KeyspaceId(1),
             name: "default".into(),
-            mode: Mode::Async,
+            policy: Policy::default(),
             shards: 4,
             groups: Vec::new(),
         };

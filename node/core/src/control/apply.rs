@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, GroupRecord};
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ReplicaId};
 use crate::limits::{KEYSPACE_NAME_BYTES_MAX, KEYSPACES_MAX, SHARDS_MAX};
-use crate::request::Response;
+use crate::request::{KeyspaceCreate, Response};
 
 pub(super) fn apply(catalog: &mut Catalog, op: ControlOp) -> Result<Response, Error> {
     match op {
@@ -17,11 +17,7 @@ pub(super) fn apply(catalog: &mut Catalog, op: ControlOp) -> Result<Response, Er
             }
             Ok(Response::KeyspaceCreated(KeyspaceId::DEFAULT))
         }
-        ControlOp::KeyspaceCreate {
-            name,
-            shards,
-            nonce,
-        } => create(catalog, &name, shards, nonce),
+        ControlOp::KeyspaceCreate { create, nonce } => keyspace_create(catalog, *create, nonce),
         ControlOp::KeyspaceDelete { name } => delete(catalog, &name),
         ControlOp::Admit {
             node,
@@ -39,11 +35,17 @@ pub(super) fn apply(catalog: &mut Catalog, op: ControlOp) -> Result<Response, Er
     }
 }
 
-fn create(catalog: &mut Catalog, name: &str, shards: u16, nonce: u64) -> Result<Response, Error> {
-    if catalog.keyspace_named(name).is_some() {
+fn keyspace_create(
+    catalog: &mut Catalog,
+    create: KeyspaceCreate,
+    nonce: u64,
+) -> Result<Response, Error> {
+    let KeyspaceCreate { name, policy, .. } = create;
+    let shards = create.shards.unwrap_or_default();
+    if catalog.keyspace_named(&name).is_some() {
         return Err(Error::KeyspaceExists);
     }
-    check_name(name)?;
+    check_name(&name)?;
     if shards == 0 || shards > SHARDS_MAX {
         return Err(Error::InvalidArgument {
             message: format!("{shards} shards; between 1 and {SHARDS_MAX} are possible"),
@@ -54,9 +56,10 @@ fn create(catalog: &mut Catalog, name: &str, shards: u16, nonce: u64) -> Result<
             message: format!("{KEYSPACES_MAX} keyspaces exist already"),
         });
     }
+    let policy = policy.settle(catalog, create.near)?;
     let id = catalog.next_keyspace;
     catalog.next_keyspace = KeyspaceId(id.0.saturating_add(1));
-    let keyspace = placement::keyspace(catalog, id, name, shards, nonce);
+    let keyspace = placement::keyspace(catalog, id, &name, (shards, policy), nonce);
     catalog.keyspaces.insert(id, keyspace);
     Ok(Response::KeyspaceCreated(id))
 }

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::ids::{GroupId, NodeId};
 use crate::keys::CatalogKey;
 use crate::record::Header;
-use crate::request::Response;
+use crate::request::{KeyspaceCreate, Response};
 use crate::workspace::Workspace;
 
 pub(crate) use placement::{control_learners, control_voters, found};
@@ -42,8 +42,7 @@ pub(crate) enum ControlOp {
     /// The first catalog; no effect on a cluster that has one.
     Found(Box<Catalog>),
     KeyspaceCreate {
-        name: String,
-        shards: u16,
+        create: Box<KeyspaceCreate>,
         /// Seeds the incarnations of its groups.
         nonce: u64,
     },

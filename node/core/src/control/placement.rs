@@ -2,7 +2,7 @@
 
 use meridian_causal::{Incarnation, ZoneId};
 
-use crate::catalog::{Catalog, GroupRecord, Keyspace, Mode, NodeRecord};
+use crate::catalog::{Catalog, GroupRecord, Keyspace, Mode, NodeRecord, Policy};
 use crate::config::ClusterSeed;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
 
@@ -49,21 +49,36 @@ pub(crate) fn found(
         next_keyspace: KeyspaceId(KeyspaceId::DEFAULT.0.saturating_add(1)),
         control_voters: control_voters(seed),
     };
-    let keyspace = keyspace(&catalog, KeyspaceId::DEFAULT, "default", shards, nonce);
+    let policy = Policy {
+        zones: catalog.zones.keys().copied().collect(),
+        ..Policy::default()
+    };
+    let keyspace = keyspace(
+        &catalog,
+        KeyspaceId::DEFAULT,
+        "default",
+        (shards, policy),
+        nonce,
+    );
     catalog.keyspaces.insert(KeyspaceId::DEFAULT, keyspace);
     catalog
 }
 
-/// A keyspace with a group per shard and zone.
+/// A keyspace with its groups: where its mode wants them.
 pub(super) fn keyspace(
     catalog: &Catalog,
     id: KeyspaceId,
     name: &str,
-    shards: u16,
+    (shards, policy): (u16, Policy),
     nonce: u64,
 ) -> Keyspace {
+    let walls: Vec<ZoneId> = match policy.mode {
+        Mode::Async => policy.zones.clone(),
+        Mode::Sync => vec![ZoneId::GLOBAL],
+        Mode::Snapshot => policy.home.into_iter().collect(),
+    };
     let mut groups = Vec::new();
-    for zone in catalog.zones.keys().copied() {
+    for zone in walls {
         for shard in (0..shards).map(ShardId) {
             let group = GroupId {
                 keyspace: id,
@@ -71,7 +86,11 @@ pub(super) fn keyspace(
                 zone,
                 epoch: 0,
             };
-            let voters = replicas(catalog, shard, zone);
+            let voters = if zone == ZoneId::GLOBAL {
+                spanning_replicas(catalog, shard, &policy)
+            } else {
+                replicas(catalog, shard, zone)
+            };
             let incarnation = incarnation(catalog, group, nonce);
             groups.push(GroupRecord {
                 id: group,
@@ -84,10 +103,29 @@ pub(super) fn keyspace(
     Keyspace {
         id,
         name: name.to_owned(),
-        mode: Mode::Async,
+        policy,
         shards,
         groups,
     }
+}
+
+/// The replicas of a shard whose group spans zones: one in each, so that no zone has half of them (protocol rule 19). The
+/// first is meant to lead first: in the home zone if there is one, else the zones take turns over the shards.
+fn spanning_replicas(catalog: &Catalog, shard: ShardId, policy: &Policy) -> Vec<ReplicaId> {
+    let zones = &policy.zones;
+    let turn = usize::from(shard.0).checked_rem(zones.len()).unwrap_or(0);
+    let mut order: Vec<ZoneId> = zones
+        .iter()
+        .cycle()
+        .skip(turn)
+        .take(zones.len())
+        .copied()
+        .collect();
+    order.sort_by_key(|zone| Some(*zone) != policy.home);
+    order
+        .into_iter()
+        .filter_map(|zone| replicas(catalog, shard, zone).first().copied())
+        .collect()
 }
 
 /// The replicas of a shard in a zone, the one meant to lead first: the nodes take turns over the shards.

@@ -31,7 +31,7 @@ impl Scope<'_> {
                 .map(|(key, result)| self.action_result(key, result, transacted))
                 .collect(),
             parts: u32::from(transacted.parts),
-            mode: self.keyspace.mode.name().to_owned(),
+            mode: self.keyspace.policy.mode.name().to_owned(),
             zones: self.zone_names(&transacted.zones),
             degraded: false,
             op_id: Some(op_id_to_wire(transacted.op_id)),

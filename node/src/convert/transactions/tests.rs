@@ -1,5 +1,5 @@
 use meridian_causal::{CausalContext, Content, Dot, Incarnation, OpId, SiblingSet, ZoneId, token};
-use meridian_core::catalog::{Catalog, Keyspace, Mode};
+use meridian_core::catalog::{Catalog, Keyspace, Policy};
 use meridian_core::command::WriteIntent;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::limits::{KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX};
@@ -14,7 +14,7 @@ fn catalog() -> Catalog {
     let keyspace = Keyspace {
         id: KeyspaceId(1),
         name: "default".into(),
-        mode: Mode::Async,
+        policy: Policy::default(),
         shards: 4,
         groups: Vec::new(),
     };

@@ -108,7 +108,7 @@ impl KvService {
     ) -> Result<BTreeMap<ShardId, GroupId>, Failure> {
         let zone = self.calls.shared.zone;
         let group = |shard: &ShardId| {
-            let record = catalog.group_of(keyspace, *shard, zone);
+            let record = catalog.serving(keyspace, *shard, zone);
             let record = record.ok_or_else(|| Failure::no_replica(*shard))?;
             Ok((*shard, record.id))
         };

@@ -1,0 +1,144 @@
+//! What `keyspace create` and `alter` take to say how a keyspace is replicated.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use meridian_client::proto::admin::v1 as wire;
+
+use crate::parse;
+
+/// The mode of a keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Acknowledged by a majority of replicas in at least two zones
+    Sync,
+    /// Acknowledged in the writer's zone, shipped after; conflicts surface as siblings
+    Async,
+    /// Written in one zone, mirrored to the others at intervals
+    Snapshot,
+}
+
+/// Which replicas a sync write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ack {
+    /// A majority, in at least two zones
+    Majority,
+    /// Every zone as well
+    All,
+}
+
+/// What becomes of writes that wait for all zones while one is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnZoneLoss {
+    /// They are refused
+    Refuse,
+    /// A majority is enough, and each receipt says so
+    Degrade,
+}
+
+/// What becomes of writes while another zone is too far behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnBreach {
+    /// They are slowed down
+    Throttle,
+    /// They are refused
+    Reject,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PolicyArgs {
+    /// How it is replicated
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
+    /// Zones that hold it; all of the cluster without this
+    #[arg(long, value_name = "ZONE,...", value_delimiter = ',')]
+    pub(crate) zones: Vec<String>,
+    /// Sync: which replicas a write waits for
+    #[arg(long, value_enum)]
+    pub(crate) ack: Option<Ack>,
+    /// Sync with --ack all: what becomes of writes while a zone is missing
+    #[arg(long, value_enum)]
+    pub(crate) on_zone_loss: Option<OnZoneLoss>,
+    /// Snapshot: the zone that takes writes; sync: where leaders should sit
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) home: Option<String>,
+    /// Snapshot: time between two cuts, 5s without this
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    pub(crate) interval: Option<Duration>,
+    /// Async: how old a write may get that another zone lacks
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    pub(crate) max_lag: Option<Duration>,
+    /// Async with --max-lag: what becomes of writes past it
+    #[arg(long, value_enum)]
+    pub(crate) on_breach: Option<OnBreach>,
+}
+
+impl PolicyArgs {
+    /// As it is sent: what was not said is left to the node.
+    pub(crate) fn to_wire(&self) -> wire::Policy {
+        wire::Policy {
+            mode: word(self.mode),
+            zones: self.zones.clone(),
+            ack: word(self.ack),
+            on_zone_loss: word(self.on_zone_loss),
+            home: self.home.clone().unwrap_or_default(),
+            interval_ms: millis(self.interval),
+            max_lag_ms: millis(self.max_lag),
+            on_breach: word(self.on_breach),
+            epoch: 0,
+        }
+    }
+}
+
+fn word<T: ValueEnum>(choice: Option<T>) -> String {
+    choice
+        .and_then(|choice| choice.to_possible_value())
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
+}
+
+/// Under a millisecond is still a duration, not an absent one.
+fn millis(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |duration| {
+        u64::try_from(duration.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_sent_and_nothing_else() {
+        let said = PolicyArgs {
+            mode: Some(Mode::Sync),
+            ack: Some(Ack::All),
+            on_zone_loss: Some(OnZoneLoss::Degrade),
+            ..PolicyArgs::default()
+        };
+        let wire = wire::Policy {
+            mode: "sync".to_owned(),
+            ack: "all".to_owned(),
+            on_zone_loss: "degrade".to_owned(),
+            ..wire::Policy::default()
+        };
+        assert_eq!(said.to_wire(), wire);
+        assert_eq!(PolicyArgs::default().to_wire(), wire::Policy::default());
+    }
+
+    #[test]
+    fn durations_become_milliseconds_and_never_nothing() {
+        let interval = |interval| {
+            let args = PolicyArgs {
+                interval,
+                ..PolicyArgs::default()
+            };
+            args.to_wire().interval_ms
+        };
+        assert_eq!(interval(Some(Duration::from_secs(5))), 5_000);
+        assert_eq!(interval(Some(Duration::from_micros(1))), 1);
+        assert_eq!(interval(None), 0);
+    }
+}

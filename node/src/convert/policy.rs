@@ -1,0 +1,192 @@
+//! Policies of keyspaces on the wire, both ways: names become ids, words become choices.
+
+use meridian_causal::ZoneId;
+use meridian_core::catalog::{Ack, Catalog, Keyspace, Mode, OnBreach, OnZoneLoss, Policy};
+use meridian_proto::admin::v1 as pb;
+
+use super::Failure;
+
+/// What a request asks for. `mode` is the field beside the policy, from before there was one.
+pub(crate) fn from_wire(
+    catalog: &Catalog,
+    mode: &str,
+    policy: Option<pb::Policy>,
+) -> Result<Policy, Failure> {
+    let policy = policy.unwrap_or_default();
+    let mode = match (mode, policy.mode.as_str()) {
+        (name, "") | ("", name) => name,
+        (name, other) if name == other => name,
+        (name, other) => {
+            return Err(invalid(format!("both mode {name} and mode {other}")));
+        }
+    };
+    let mode = match mode {
+        "" => Mode::default(),
+        name => Mode::named(name).ok_or_else(|| Failure::mode_unsupported(name))?,
+    };
+    let zone = |name: &String| zone_named(catalog, name);
+    Ok(Policy {
+        mode,
+        zones: policy.zones.iter().map(zone).collect::<Result<_, _>>()?,
+        ack: choice("ack", &policy.ack, &ACKS)?,
+        on_zone_loss: choice("on_zone_loss", &policy.on_zone_loss, &ON_ZONE_LOSS)?,
+        home: match policy.home.as_str() {
+            "" => None,
+            name => Some(zone_named(catalog, name)?),
+        },
+        interval_ms: policy.interval_ms,
+        max_lag_ms: (policy.max_lag_ms > 0).then_some(policy.max_lag_ms),
+        on_breach: choice("on_breach", &policy.on_breach, &ON_BREACH)?,
+        epoch: 0,
+    })
+}
+
+/// All keyspaces as they are told.
+pub(crate) fn keyspaces_to_wire(catalog: &Catalog) -> Vec<pb::Keyspace> {
+    let keyspaces = catalog.keyspaces.values();
+    keyspaces
+        .map(|keyspace| keyspace_to_wire(catalog, keyspace))
+        .collect()
+}
+
+/// A keyspace as it is told.
+pub(crate) fn keyspace_to_wire(catalog: &Catalog, keyspace: &Keyspace) -> pb::Keyspace {
+    pb::Keyspace {
+        name: keyspace.name.clone(),
+        id: u64::from(keyspace.id.0),
+        mode: keyspace.policy.mode.name().to_owned(),
+        shards: u32::from(keyspace.shards),
+        policy: Some(to_wire(catalog, &keyspace.policy)),
+    }
+}
+
+fn to_wire(catalog: &Catalog, policy: &Policy) -> pb::Policy {
+    let name = |zone: &ZoneId| catalog.zones.get(zone).cloned().unwrap_or_default();
+    let sync = policy.mode == Mode::Sync;
+    let all = sync && policy.ack == Ack::All;
+    let bounded = policy.max_lag_ms.is_some();
+    let word = |told: bool, word: &'static str| if told { word.to_owned() } else { String::new() };
+    pb::Policy {
+        mode: policy.mode.name().to_owned(),
+        zones: policy.zones.iter().map(name).collect(),
+        ack: word(sync, name_of(policy.ack, &ACKS)),
+        on_zone_loss: word(all, name_of(policy.on_zone_loss, &ON_ZONE_LOSS)),
+        home: policy.home.as_ref().map(name).unwrap_or_default(),
+        interval_ms: policy.interval_ms,
+        max_lag_ms: policy.max_lag_ms.unwrap_or_default(),
+        on_breach: word(bounded, name_of(policy.on_breach, &ON_BREACH)),
+        epoch: policy.epoch,
+    }
+}
+
+/// Choices and their words; the first is what an empty word means.
+type Words<T> = [(&'static str, T); 2];
+
+const ACKS: Words<Ack> = [("majority", Ack::Majority), ("all", Ack::All)];
+const ON_ZONE_LOSS: Words<OnZoneLoss> = [
+    ("refuse", OnZoneLoss::Refuse),
+    ("degrade", OnZoneLoss::Degrade),
+];
+const ON_BREACH: Words<OnBreach> = [
+    ("throttle", OnBreach::Throttle),
+    ("reject", OnBreach::Reject),
+];
+
+fn choice<T: Copy>(field: &str, word: &str, words: &Words<T>) -> Result<T, Failure> {
+    let [(first, default), (second, other)] = *words;
+    match word {
+        "" => Ok(default),
+        word if word == first => Ok(default),
+        word if word == second => Ok(other),
+        word => Err(invalid(format!(
+            "{field} is {first} or {second}, not {word:?}"
+        ))),
+    }
+}
+
+fn name_of<T: Copy + PartialEq>(value: T, words: &Words<T>) -> &'static str {
+    let [(first, default), (second, _)] = *words;
+    if value == default { first } else { second }
+}
+
+fn zone_named(catalog: &Catalog, name: &str) -> Result<ZoneId, Failure> {
+    catalog
+        .zones
+        .iter()
+        .find(|(_, known)| *known == name)
+        .map(|(id, _)| *id)
+        .ok_or_else(|| Failure::zone_not_found(name))
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::invalid("BAD_POLICY", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog() -> Catalog {
+        Catalog {
+            zones: [(ZoneId(1), "a".to_owned()), (ZoneId(2), "b".to_owned())].into(),
+            ..Catalog::default()
+        }
+    }
+
+    fn read(mode: &str, policy: pb::Policy) -> Result<Policy, Failure> {
+        from_wire(&catalog(), mode, Some(policy))
+    }
+
+    #[test]
+    fn a_policy_survives_the_wire() {
+        let policy = Policy {
+            mode: Mode::Sync,
+            zones: vec![ZoneId(1), ZoneId(2)],
+            ack: Ack::All,
+            on_zone_loss: OnZoneLoss::Degrade,
+            home: Some(ZoneId(2)),
+            ..Policy::default()
+        };
+        let wire = to_wire(&catalog(), &policy);
+        assert_eq!(read("", wire).unwrap(), policy);
+        let policy = Policy {
+            max_lag_ms: Some(5_000),
+            on_breach: OnBreach::Reject,
+            ..Policy::default()
+        };
+        let wire = to_wire(&catalog(), &policy);
+        assert_eq!(read("async", wire).unwrap(), policy);
+    }
+
+    #[test]
+    fn an_empty_request_is_an_async_keyspace() {
+        assert_eq!(from_wire(&catalog(), "", None).unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn unknown_words_and_contradictions_are_refused() {
+        let word = |policy: pb::Policy| assert!(read("", policy).is_err());
+        word(pb::Policy {
+            mode: "quorum".to_owned(),
+            ..pb::Policy::default()
+        });
+        word(pb::Policy {
+            ack: "none".to_owned(),
+            ..pb::Policy::default()
+        });
+        word(pb::Policy {
+            zones: vec!["c".to_owned()],
+            ..pb::Policy::default()
+        });
+        word(pb::Policy {
+            home: "c".to_owned(),
+            ..pb::Policy::default()
+        });
+        let sync = pb::Policy {
+            mode: "sync".to_owned(),
+            ..pb::Policy::default()
+        };
+        assert!(read("async", sync.clone()).is_err());
+        assert!(read("sync", sync).is_ok());
+    }
+}
