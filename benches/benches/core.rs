@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use meridian_causal::{Content, OpId, ZoneId};
+use meridian_core::catalog::Policy;
 use meridian_core::command::WriteIntent;
 use meridian_core::config::{Bounds, ClusterSeed, NodeSeed, PlantedBugs, Timing, ZoneSeed};
 use meridian_core::ids::{KeyspaceId, NodeId, RequestId};
@@ -54,6 +55,7 @@ fn config() -> CoreConfig {
         core_count: 1,
         entropy: [3; 32],
         default_shards: 8,
+        default_policy: Policy::default(),
         timing: Timing::default(),
         bounds: Bounds::default(),
         observe: false,

@@ -78,6 +78,7 @@ mod tests {
             seed,
             seconds: 60,
             topology: None,
+            mode: meridian_core::catalog::Mode::Async,
             planted: PlantedBugs::default(),
         };
         NodeClock::new(

@@ -18,6 +18,7 @@ use meridian_chaos::run::{Report, run};
 use meridian_chaos::scenario::{Options, Topology};
 use meridian_chaos::swarm::{Bounds, Totals, swarm};
 use meridian_chaos::trace::Trace;
+use meridian_core::catalog::Mode;
 use meridian_core::config::PlantedBugs;
 
 /// A run is mostly small allocations; this one gives a quarter more simulated seconds per second than the system's.
@@ -78,6 +79,9 @@ struct Common {
     /// The size of the world: 3x1, 3x3 or 1x3; the seed picks when absent.
     #[arg(long)]
     topology: Option<Topology>,
+    /// How the keyspace is replicated: async, sync or snapshot.
+    #[arg(long, default_value = "async", value_parser = mode)]
+    mode: Mode,
     /// Plant a bug that the checkers must find.
     #[arg(long)]
     plant: Option<Plant>,
@@ -172,6 +176,10 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     read_through_prepared: false,
 };
 
+fn mode(name: &str) -> Result<Mode, String> {
+    Mode::named(name).ok_or_else(|| format!("mode {name:?} is none of async, sync, snapshot"))
+}
+
 impl Common {
     fn options(&self, seed: u64) -> Options {
         let planted = self.plant.map(Plant::bugs).unwrap_or_default();
@@ -179,6 +187,7 @@ impl Common {
             seed,
             seconds: self.seconds,
             topology: self.topology,
+            mode: self.mode,
             planted,
         }
     }

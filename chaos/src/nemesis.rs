@@ -358,6 +358,7 @@ mod tests {
             seed,
             seconds: 60,
             topology: Some(topology),
+            mode: meridian_core::catalog::Mode::Async,
             planted: PlantedBugs::default(),
         };
         Nemesis::new(

@@ -113,6 +113,7 @@ impl SimNode {
             core_count: scenario.cores,
             entropy: [0; 32],
             default_shards: scenario.shards,
+            default_policy: scenario.policy.clone(),
             timing: Timing::default(),
             bounds: scenario.bounds,
             observe: true,

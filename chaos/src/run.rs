@@ -70,13 +70,14 @@ impl Report {
             .map_or_else(String::new, |name| format!(" --plant {name}"));
         Some(format!(
             "FAIL seed={seed} topology={topology} check={check} at_ms={at} commit={commit} reproduce: kv-chaos sim --seed \
-             {seed} --seconds {seconds} --topology {topology}{planted}",
+             {seed} --seconds {seconds} --topology {topology} --mode {mode}{planted}",
             seed = self.options.seed,
             topology = self.topology,
             check = violation.check,
             at = violation.at_ns / crate::rng::MS,
             commit = commit(),
             seconds = self.options.seconds,
+            mode = self.options.mode.name(),
         ))
     }
 }

@@ -4,6 +4,7 @@
 //! each knows a subset of the faults and some of the bounds, so that rare machinery (comparisons, group images,
 //! eviction) is at work in many seeds and absent in many others.
 
+use meridian_core::catalog::{Mode, Policy};
 use meridian_core::config::{Bounds, PlantedBugs};
 use rand::rngs::SmallRng;
 
@@ -34,6 +35,14 @@ impl Topology {
         zones: 1,
         nodes_per_zone: 3,
     };
+
+    /// This one, or where the mode needs several zones and it has one, three zones.
+    pub fn for_mode(self, mode: Mode) -> Self {
+        match mode {
+            Mode::Sync | Mode::Snapshot if self.zones == 1 => Self::THREE_BY_ONE,
+            Mode::Async | Mode::Sync | Mode::Snapshot => self,
+        }
+    }
 
     /// Nodes altogether.
     pub fn nodes(self) -> usize {
@@ -81,6 +90,8 @@ pub struct Options {
     pub seconds: u64,
     /// The size of the world; the seed picks when absent.
     pub topology: Option<Topology>,
+    /// How the keyspace is replicated.
+    pub mode: Mode,
     /// Bugs planted in every core.
     pub planted: PlantedBugs,
 }
@@ -184,6 +195,8 @@ pub struct Scenario {
     pub bounds: Bounds,
     /// Bugs planted in every core.
     pub planted: PlantedBugs,
+    /// How the keyspace is replicated.
+    pub policy: Policy,
 }
 
 impl Scenario {
@@ -191,7 +204,7 @@ impl Scenario {
     pub fn draw(options: &Options) -> Self {
         let streams = Streams::new(options.seed);
         let mut rng = streams.stream("scenario", 0);
-        let drawn = draw_topology(&mut rng);
+        let drawn = draw_topology(&mut rng).for_mode(options.mode);
         let topology = options.topology.unwrap_or(drawn);
         let bounds = draw_bounds(&mut streams.stream("scenario.bounds", 0));
         let mut faults = draw_faults(&mut streams.stream("scenario.faults", 0), topology);
@@ -226,6 +239,10 @@ impl Scenario {
             faults,
             bounds,
             planted: options.planted,
+            policy: Policy {
+                mode: options.mode,
+                ..Policy::default()
+            },
         }
     }
 }
@@ -346,6 +363,7 @@ mod tests {
             seed,
             seconds: 60,
             topology,
+            mode: Mode::Async,
             planted: PlantedBugs::default(),
         }
     }

@@ -30,6 +30,7 @@ fn report_of((seed, seconds): (u64, u64), topology: Topology, planted: PlantedBu
             seed,
             seconds,
             topology: Some(topology),
+            mode: meridian_core::catalog::Mode::Async,
             planted,
         },
         Trace::default(),

@@ -32,6 +32,7 @@ fn trace_of(seed: u64, topology: Topology) -> Vec<u8> {
         seed,
         seconds: 12,
         topology: Some(topology),
+        mode: meridian_core::catalog::Mode::Async,
         planted: PlantedBugs::default(),
     };
     let report = run(options, Trace::to(Box::new(shared.clone()), false));

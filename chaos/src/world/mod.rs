@@ -19,7 +19,7 @@ mod transactors;
 
 use std::collections::BTreeMap;
 
-use meridian_core::catalog::{Catalog, Keyspace, Policy};
+use meridian_core::catalog::{Catalog, Keyspace};
 use meridian_core::error::Error;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
@@ -186,7 +186,7 @@ fn shards_of(scenario: &Scenario) -> Catalog {
     let keyspace = Keyspace {
         id: KeyspaceId::DEFAULT,
         name: "default".to_owned(),
-        policy: Policy::default(),
+        policy: scenario.policy.clone(),
         shards: scenario.shards,
         groups: Vec::new(),
     };

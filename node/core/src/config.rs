@@ -4,6 +4,7 @@ use meridian_causal::ZoneId;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
+use crate::policy::Policy;
 
 /// A zone as the cluster file names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +138,9 @@ pub struct CoreConfig {
     pub entropy: [u8; 32],
     /// Shards of a keyspace that does not say.
     pub default_shards: u16,
+    /// How the keyspace `default` is replicated in a cluster that is founded: async in every shipped configuration; the
+    /// simulator runs its workloads on the other modes by it.
+    pub default_policy: Policy,
     /// Timing.
     pub timing: Timing,
     /// Bounds.

@@ -38,7 +38,7 @@ impl Core {
             self.tick_group(now, id, out);
         }
         self.close_idle_images(now);
-        self.lead_control();
+        self.lead_control(out);
     }
 
     fn tick_group(&mut self, now: Now, id: GroupId, out: &mut Outputs) {
@@ -60,7 +60,7 @@ impl Core {
     }
 
     /// What the leader of the control group does of its own accord: found the cluster, register stores.
-    fn lead_control(&mut self) {
+    fn lead_control(&mut self, out: &mut Outputs) {
         let Some(group) = self.groups.get(&GroupId::CONTROL) else {
             return;
         };
@@ -72,16 +72,24 @@ impl Core {
         };
         let mut ops = Vec::new();
         if self.catalog.revision == 0 {
-            let shards = self.config.default_shards;
+            let (shards, policy) = (
+                self.config.default_shards,
+                self.config.default_policy.clone(),
+            );
             let rng = &mut self.rng;
-            let catalog = control::found(
+            let founded = control::found(
                 &self.config.seed,
-                shards,
+                (shards, policy),
                 rng.random(),
                 rng.random(),
                 rng.random(),
             );
-            ops.push(ControlOp::Found(Box::new(catalog)));
+            match founded {
+                Ok(catalog) => ops.push(ControlOp::Found(Box::new(catalog))),
+                Err(error) => out.notices.push(Notice::Damaged {
+                    detail: format!("the keyspace default cannot be: {error}"),
+                }),
+            }
         } else {
             for (node, store, wiped) in admission.unregistered(&self.config, &self.catalog) {
                 ops.push(ControlOp::Admit {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meridian_causal::{Content, OpId, Sibling, ZoneId};
+use meridian_core::catalog::Policy;
 use meridian_core::command::WriteIntent;
 use meridian_core::config::{
     Bounds, ClusterSeed, CoreConfig, NodeSeed, PlantedBugs, Timing, ZoneSeed,
@@ -108,6 +109,7 @@ impl World {
             core_count: 1,
             entropy: [self.starts; 32],
             default_shards: 1,
+            default_policy: Policy::default(),
             timing: Timing::default(),
             bounds: Bounds::default(),
             observe: false,

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use meridian_core::CoreConfig;
+use meridian_core::catalog::Policy;
 use meridian_core::config::PlantedBugs;
 use meridian_storage::{Engine, RocksEngine, StorageError};
 use thiserror::Error;
@@ -185,6 +186,7 @@ fn core_config(config: &NodeConfig, index: u32) -> Result<CoreConfig, RunError> 
         core_count: config.core_threads,
         entropy,
         default_shards: config.default_shards,
+        default_policy: Policy::default(),
         timing: config.timing,
         bounds: config.bounds,
         observe: false,

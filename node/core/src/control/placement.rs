@@ -4,6 +4,7 @@ use meridian_causal::{Incarnation, ZoneId};
 
 use crate::catalog::{Catalog, GroupRecord, Keyspace, Mode, NodeRecord, Policy};
 use crate::config::ClusterSeed;
+use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
 
 /// Replicas of a shard inside a zone: one may fail without a stop.
@@ -15,11 +16,11 @@ const CONTROL_VOTERS_MAX: usize = 5;
 /// The catalog of a cluster that begins.
 pub(crate) fn found(
     seed: &ClusterSeed,
-    shards: u16,
+    (shards, policy): (u16, Policy),
     cluster_id: u128,
     token_key: [u8; 32],
     nonce: u64,
-) -> Catalog {
+) -> Result<Catalog, Error> {
     let mut catalog = Catalog {
         revision: 0,
         cluster_id,
@@ -49,10 +50,8 @@ pub(crate) fn found(
         next_keyspace: KeyspaceId(KeyspaceId::DEFAULT.0.saturating_add(1)),
         control_voters: control_voters(seed),
     };
-    let policy = Policy {
-        zones: catalog.zones.keys().copied().collect(),
-        ..Policy::default()
-    };
+    let near = catalog.zones.keys().next().copied().unwrap_or_default();
+    let policy = policy.settle(&catalog, near)?;
     let keyspace = keyspace(
         &catalog,
         KeyspaceId::DEFAULT,
@@ -61,7 +60,7 @@ pub(crate) fn found(
         nonce,
     );
     catalog.keyspaces.insert(KeyspaceId::DEFAULT, keyspace);
-    catalog
+    Ok(catalog)
 }
 
 /// A keyspace with its groups: where its mode wants them.
@@ -262,7 +261,7 @@ mod tests {
 
     #[test]
     fn first_catalog_has_a_group_per_shard_and_zone_with_distinct_incarnations() {
-        let catalog = found(&seed(3, 3), 4, 7, [0; 32], 9);
+        let catalog = found(&seed(3, 3), (4, Policy::default()), 7, [0; 32], 9).unwrap();
         let groups = &catalog.keyspaces[&KeyspaceId::DEFAULT].groups;
         assert_eq!(groups.len(), 12);
         let distinct: std::collections::BTreeSet<_> =
@@ -277,10 +276,52 @@ mod tests {
 
     #[test]
     fn shards_take_turns_over_the_nodes_of_a_zone() {
-        let catalog = found(&seed(1, 3), 3, 7, [0; 32], 9);
+        let catalog = found(&seed(1, 3), (3, Policy::default()), 7, [0; 32], 9).unwrap();
         let groups = &catalog.keyspaces[&KeyspaceId::DEFAULT].groups;
         let first: std::collections::BTreeSet<_> =
             groups.iter().map(|group| group.voters[0]).collect();
         assert_eq!(first.len(), 3);
+    }
+
+    #[test]
+    fn a_sync_keyspace_has_one_group_per_shard_and_no_zone_has_half_of_it() {
+        let policy = Policy {
+            mode: Mode::Sync,
+            ..Policy::default()
+        };
+        let catalog = found(&seed(3, 3), (6, policy), 7, [0; 32], 9).unwrap();
+        let groups = &catalog.keyspaces[&KeyspaceId::DEFAULT].groups;
+        assert_eq!(groups.len(), 6);
+        for group in groups {
+            assert_eq!(group.id.zone, ZoneId::GLOBAL);
+            let zones: std::collections::BTreeSet<_> = group
+                .voters
+                .iter()
+                .map(|voter| voter.node().0 / 10)
+                .collect();
+            assert_eq!(zones.len(), 3);
+        }
+        let first: std::collections::BTreeSet<_> = groups
+            .iter()
+            .map(|group| group.founders[0].node().0 / 10)
+            .collect();
+        assert_eq!(first.len(), 3, "the zones take turns to lead");
+    }
+
+    #[test]
+    fn a_sync_keyspace_is_led_from_its_home_and_refused_without_three_zones() {
+        let policy = Policy {
+            mode: Mode::Sync,
+            home: Some(ZoneId(2)),
+            ..Policy::default()
+        };
+        let catalog = found(&seed(3, 1), (6, policy.clone()), 7, [0; 32], 9).unwrap();
+        let groups = &catalog.keyspaces[&KeyspaceId::DEFAULT].groups;
+        assert!(
+            groups
+                .iter()
+                .all(|group| group.founders[0].node().0 / 10 == 2)
+        );
+        assert!(found(&seed(2, 1), (6, policy), 7, [0; 32], 9).is_err());
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meridian_causal::{Content, OpId, SiblingSet, ZoneId};
+use meridian_core::catalog::Policy;
 use meridian_core::catalog::shard_of;
 use meridian_core::command::WriteIntent;
 use meridian_core::config::{
@@ -203,6 +204,7 @@ impl World {
             core_count: 1,
             entropy: [self.starts; 32],
             default_shards: SHARDS,
+            default_policy: Policy::default(),
             timing: Timing::default(),
             bounds: Bounds::default(),
             observe: true,
