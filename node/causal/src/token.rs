@@ -4,7 +4,7 @@
 //! local state; a forged one would erase writes nobody has read. Hence a token bears a code over cluster, keyspace,
 //! key and context, under a key that the control group holds. It hides nothing: it is opaque by contract only.
 //!
-//! Form: a version byte, the context, 16 bytes of keyed blake3. Session tokens will take another domain.
+//! Form: a version byte, the context, 16 bytes of keyed blake3. Session tokens (`session`) are of another domain.
 
 use std::fmt;
 

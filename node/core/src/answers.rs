@@ -61,6 +61,7 @@ impl Core {
                 self.check_leases(*check);
                 return;
             }
+            What::Level(_) => self.measure_answer(now, group),
             What::Write(..)
             | What::Control
             | What::ForwardedWrite(_)
@@ -81,12 +82,14 @@ impl Core {
         (pinned, applied): (Option<Pinned>, u64),
         out: &mut Outputs,
     ) {
+        let shown = self.shown(&read);
         let released = |id| ReleasedRead {
             id,
             keyspace: read.keyspace,
             query: read.query,
             pinned,
             applied,
+            shown,
         };
         match origin {
             Origin::Driver(id) => out.reads.push(released(id)),

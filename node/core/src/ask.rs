@@ -175,6 +175,8 @@ impl Core {
                 self.view_confirm(&routed, id, pins, out);
             }
             InnerRequest::ViewDrop { id, .. } => self.view_drop(id),
+            InnerRequest::Measure { .. } => self.measure_asked(&routed, out),
+            InnerRequest::Read { read, .. } => self.read(routed, *read, out),
         }
     }
 
@@ -242,6 +244,10 @@ impl Core {
     ) {
         match waiter.what {
             What::Own(own) => self.own(now, own, result, out),
+            What::Level(ref wait) => {
+                let wait = (**wait).clone();
+                self.level_concluded(now, waiter, wait, result, out);
+            }
             What::Write(..)
             | What::Read(_)
             | What::Control
@@ -280,6 +286,8 @@ impl Core {
             Own::Inquiry { group, id } => self.inquired((group, id), &result),
             Own::Pin { view, shard, node } => self.pinned(view, (shard, node), result, out),
             Own::Confirm { view, shard } => self.confirmed(view, shard, &result, out),
+            Own::Measure(asked) => self.measured(now, asked, result, out),
+            Own::ZoneRead(answer) => self.zone_answered(now, answer, result, out),
         }
     }
 }

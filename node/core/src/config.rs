@@ -121,6 +121,8 @@ pub struct PlantedBugs {
     pub forget_locks_at_restart: bool,
     /// A reader takes no notice of a prepared key.
     pub read_through_prepared: bool,
+    /// Reads of a session do not heed its token in shard 0.
+    pub session_ignores_a_shard: bool,
 }
 
 /// What one core is told when it is opened.

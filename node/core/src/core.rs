@@ -19,6 +19,7 @@ use crate::exchange::{Arrived, ExchangeContext};
 use crate::group::{Group, Outcome, RoleChange, Said, TurnContext};
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
+use crate::levels::Levels;
 use crate::limits::VIEWS_MAX;
 use crate::message::PeerMessage;
 use crate::output::{Input, Notice, Outputs, Turn};
@@ -72,6 +73,7 @@ pub struct Core {
     pub(crate) held_views: BTreeMap<u64, HeldView>,
     /// Reads that wait for prepared transactions.
     pub(crate) blocked: BTreeMap<RequestId, BlockedRead>,
+    pub(crate) levels: Levels,
 }
 
 impl Core {
@@ -120,6 +122,7 @@ impl Core {
             openings: BTreeMap::new(),
             held_views: BTreeMap::new(),
             blocked: BTreeMap::new(),
+            levels: Levels::default(),
         };
         core.open_groups(now)?;
         Ok(core)
@@ -195,6 +198,7 @@ impl Core {
                     self.with_exchange(now, group, out, |group, context| {
                         group.exchange_receive(arrived, context);
                     });
+                    self.level_writes(group, out);
                 } else if let Some(leader) = self.leader_elsewhere(group).filter(|_| !passed) {
                     let message = PeerMessage::Exchange {
                         keyspace,
@@ -279,7 +283,7 @@ impl Core {
             self.drop_coordinations(now, id, leader, out);
             self.drop_recovery(id);
             for waiter in self.waiting.writes_in(id) {
-                let unseen = waiter.what.unseen();
+                let unseen = self.unseen(now, &waiter);
                 self.conclude(now, waiter, Err(unseen), out);
             }
             for ticket in reads {
@@ -442,6 +446,7 @@ impl Core {
             self.offer_freed(now, id, out);
             self.after_raft(id, out);
             self.with_exchange(now, id, out, Group::exchange_flush);
+            self.level_reads(now, id, out);
         }
         self.join_cluster(now, out);
         self.take_inner(now, out);

@@ -1,6 +1,6 @@
 //! Why a request was not done, and whether it may have had an effect (design, section 6).
 
-use meridian_causal::{CausalContext, OpId};
+use meridian_causal::{CausalContext, Dot, OpId, ZoneId};
 use meridian_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -126,6 +126,56 @@ pub enum Error {
     /// The lease that a write was to be attached to does not stand. No effect.
     #[error("no such lease")]
     LeaseNotFound,
+    /// The replica is behind the session's token or older than the bound. No effect.
+    #[error("the replica is behind{}", behind(*behind_ms))]
+    Stale {
+        /// How old its data may be, if that is known.
+        behind_ms: Option<u64>,
+        /// A node that is further, if one was asked for and is known.
+        node: Option<NodeId>,
+    },
+    /// The session has seen writes that are lost.
+    #[error("the session has seen writes that are lost")]
+    SessionLost,
+    /// Fewer zones answered than were asked for. No effect.
+    #[error("{} zones answered of {need} asked for", zones.len())]
+    ZonesShort {
+        /// Those that did.
+        zones: Vec<ZoneId>,
+        /// How many were asked for.
+        need: u16,
+    },
+    /// Fewer zones than the level asks for have the write in time. It stands, and reaches the others later.
+    #[error("the write {dot} is in {} zones in time, of {need} asked for; it stands", zones.len())]
+    LevelNotReached {
+        /// The write.
+        dot: Dot,
+        /// The zones that hold it durably.
+        zones: Vec<ZoneId>,
+        /// How many were asked for.
+        need: u16,
+        /// The op id, with which a retry waits for the same write.
+        op_id: OpId,
+    },
+    /// The keyspace's mode, or the kind of request, does not offer the level. No effect.
+    #[error("level {level} is not offered")]
+    LevelUnsupported {
+        /// Which level, of what.
+        level: String,
+    },
+    /// Another zone is further behind than the keyspace allows. No effect.
+    #[error("another zone is {lag_ms} ms behind, which is more than the keyspace allows")]
+    RateLimited {
+        /// When it may be tried again.
+        retry_after_ms: u64,
+        /// How far the zone is behind.
+        lag_ms: u64,
+    },
+}
+
+/// How far a replica is behind, in words.
+fn behind(behind_ms: Option<u64>) -> String {
+    behind_ms.map_or_else(String::new, |ms| format!(" by up to {ms} ms"))
 }
 
 impl Error {
@@ -154,6 +204,12 @@ impl Error {
             Self::LeaseHeld => "LEASE_HELD",
             Self::LeaseLost => "LEASE_LOST",
             Self::LeaseNotFound => "LEASE_NOT_FOUND",
+            Self::Stale { .. } => "STALE",
+            Self::SessionLost => "SESSION_LOST",
+            Self::ZonesShort { .. } => "ZONES_SHORT",
+            Self::LevelNotReached { .. } => "LEVEL_NOT_REACHED",
+            Self::LevelUnsupported { .. } => "LEVEL_UNSUPPORTED",
+            Self::RateLimited { .. } => "RATE_LIMITED",
         }
     }
 
@@ -162,6 +218,7 @@ impl Error {
         match self {
             Self::OutcomeUnknown { .. } | Self::Poisoned => EffectOf::Unknown,
             Self::DeadlineExceeded { effect } => *effect,
+            Self::LevelNotReached { .. } => EffectOf::Applied,
             Self::NotLeader { .. }
             | Self::NoQuorum
             | Self::VersionMismatch { .. }
@@ -180,7 +237,12 @@ impl Error {
             | Self::ViewLost
             | Self::LeaseHeld
             | Self::LeaseLost
-            | Self::LeaseNotFound => EffectOf::None,
+            | Self::LeaseNotFound
+            | Self::Stale { .. }
+            | Self::SessionLost
+            | Self::ZonesShort { .. }
+            | Self::LevelUnsupported { .. }
+            | Self::RateLimited { .. } => EffectOf::None,
         }
     }
 
@@ -193,7 +255,10 @@ impl Error {
             | Self::DeadlineExceeded { .. }
             | Self::Overloaded { .. }
             | Self::NotAdmitted
-            | Self::Quarantined => true,
+            | Self::Quarantined
+            | Self::Stale { .. }
+            | Self::ZonesShort { .. }
+            | Self::RateLimited { .. } => true,
             Self::VersionMismatch { .. }
             | Self::TooManySiblings { .. }
             | Self::DiskFull
@@ -210,7 +275,11 @@ impl Error {
             // Whoever wants to wait for a lease says so in the request.
             | Self::LeaseHeld
             | Self::LeaseLost
-            | Self::LeaseNotFound => false,
+            | Self::LeaseNotFound
+            | Self::SessionLost
+            // The write stands.
+            | Self::LevelNotReached { .. }
+            | Self::LevelUnsupported { .. } => false,
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! What it is not: no driver sends or sees any of it. Read `coordinator`, `recovery` and `views` for who asks what when.
 
-use meridian_causal::OpId;
+use meridian_causal::{OpId, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{KeyspaceId, NodeId, ShardId};
-use crate::request::{Request, Response};
+use crate::request::{Read, Request, Response};
 use crate::transaction::TransactionId;
 use crate::two_phase::{Part, Verdict, Vote};
 
@@ -56,6 +56,20 @@ pub enum InnerRequest {
         /// Per shard, the node that holds its part and the log index it was taken at.
         pins: Vec<(NodeId, u64)>,
     },
+    /// Asks the leader of a shard in its zone what it has received, once it is sure that it leads.
+    Measure {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// A read in another zone.
+    Read {
+        /// The shard.
+        shard: ShardId,
+        /// What is read.
+        read: Box<Read>,
+    },
     /// A shard's part of a view is no longer needed.
     ViewDrop {
         /// The keyspace.
@@ -104,13 +118,23 @@ pub enum InnerResponse {
     },
     /// The shard was led by the same leader all the while.
     ViewConfirmed,
+    /// What a leader has, after it was sure to lead.
+    Measured {
+        /// The last entry of its log that it has applied.
+        index: u64,
+        /// What it has received.
+        received: VersionVector,
+        /// How old its data is as to each other zone it knows that of, in milliseconds.
+        ages: Vec<(ZoneId, u64)>,
+    },
 }
 
 impl InnerRequest {
     /// The keyspace and shard it is about.
-    pub const fn place(&self) -> (KeyspaceId, ShardId) {
+    pub fn place(&self) -> (KeyspaceId, ShardId) {
         match self {
             Self::Prepare(prepare) => (prepare.keyspace, prepare.shard),
+            Self::Read { shard, read } => (read.keyspace, *shard),
             Self::Resolve {
                 keyspace, shard, ..
             }
@@ -123,6 +147,7 @@ impl InnerRequest {
             | Self::ViewConfirm {
                 keyspace, shard, ..
             }
+            | Self::Measure { keyspace, shard }
             | Self::ViewDrop {
                 keyspace, shard, ..
             } => (*keyspace, *shard),

@@ -40,6 +40,7 @@ pub mod inner;
 pub mod keys;
 pub mod lease;
 mod leasing;
+mod levels;
 pub mod limits;
 pub mod message;
 pub mod output;

@@ -148,3 +148,13 @@ pub const MIRROR_INTERVAL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Smallest bound on the lag between zones: below it, one round trip over a continent would be a breach.
 pub const MAX_LAG_MS_MIN: u64 = 100;
+
+/// How long before its deadline a request that waits for other zones is told what was reached, in milliseconds: a node
+/// that has forwarded it is to hear so before it gives up.
+pub const LEVEL_MARGIN_MS: u64 = 100;
+
+/// Reads of several zones under way in one core: each holds the sets of a key.
+pub const ZONE_READS_MAX: usize = 4096;
+
+/// Writes of one shard that wait because another zone is too far behind: as many as half a second of a shard's load.
+pub const THROTTLED_MAX: usize = 4096;

@@ -9,6 +9,7 @@ use meridian_storage::{Batch, Durability, Read, View};
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
+use crate::levels::ShownOf;
 use crate::message::PeerMessage;
 use crate::read;
 use crate::request::{Answer, Query, Request, Response};
@@ -80,6 +81,8 @@ pub struct ReleasedRead {
     pub pinned: Option<Pinned>,
     /// What the group had applied of its log when it released the read; 0 for a view's.
     pub(crate) applied: u64,
+    /// What is said of the state beside the answer, if it is to be [`Answer::Shown`].
+    pub(crate) shown: Option<ShownOf>,
 }
 
 impl ReleasedRead {
@@ -89,7 +92,12 @@ impl ReleasedRead {
             Some(pinned) => pinned.serve(self.keyspace, shards, &self.query),
             None => read::serve(engine, self.keyspace, shards, &self.query),
         };
-        answer.map(|answer| answer.held_through(self.applied))
+        let answer = answer.map(|answer| answer.held_through(self.applied))?;
+        match (&self.shown, &self.pinned) {
+            (None, _) => Ok(answer),
+            (Some(shown), Some(pinned)) => shown.around(answer, &*pinned.view),
+            (Some(shown), None) => shown.around(answer, engine),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
 use crate::keys::LeaseRecord;
 use crate::lease::{Holding, LeaseAcquire, LeaseRef};
+pub use crate::levels::{OnBehind, Session, Shown};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
@@ -82,6 +83,13 @@ pub enum Request {
         /// The write.
         write: Write,
     },
+    /// A put or delete that is acknowledged when so many zones hold it durably, the one that takes it among them.
+    WriteAt {
+        /// The write.
+        write: Write,
+        /// How many zones.
+        zones: u16,
+    },
 }
 
 impl Request {
@@ -114,7 +122,9 @@ impl Request {
             Self::LeaseRenew { keyspace, lease } | Self::LeaseEnd { keyspace, lease } => {
                 of(*keyspace, &lease.name)
             }
-            Self::LeasedWrite { write, .. } => of(write.keyspace, &write.key),
+            Self::LeasedWrite { write, .. } | Self::WriteAt { write, .. } => {
+                of(write.keyspace, &write.key)
+            }
         }
     }
 }
@@ -158,6 +168,8 @@ pub struct Read {
     pub level: ReadLevel,
     /// What is read.
     pub query: Query,
+    /// The session it belongs to: then the answer is [`Answer::Shown`].
+    pub session: Option<Box<Session>>,
 }
 
 /// How fresh a read must be.
@@ -173,6 +185,19 @@ pub enum ReadLevel {
         id: u64,
         /// The node that holds this shard's part of it.
         node: NodeId,
+    },
+    /// From any replica that has received what [`Read::session`] names. Answered with [`Answer::Shown`].
+    Session,
+    /// From any replica that surely lacks nothing that was acknowledged longer ago than this, in whatever zone. Answered
+    /// with [`Answer::Shown`].
+    Bounded {
+        /// Milliseconds.
+        max_age_ms: u64,
+    },
+    /// What so many zones hold, merged. Answered with [`Answer::Shown`].
+    Zones {
+        /// How many.
+        count: u16,
     },
 }
 
@@ -285,6 +310,8 @@ pub enum Answer {
     Holds(bool),
     /// Per name, the lease that stands.
     Leases(Vec<Option<LeaseRecord>>),
+    /// An answer, with what is known of the state it was read from.
+    Shown(Box<Shown>),
 }
 
 impl Answer {

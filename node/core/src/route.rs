@@ -63,7 +63,9 @@ impl Core {
             Request::LeaseRenew { keyspace, lease } | Request::LeaseEnd { keyspace, lease } => {
                 self.group_for(*keyspace, &lease.name)
             }
-            Request::LeasedWrite { write, .. } => self.group_for(write.keyspace, &write.key),
+            Request::LeasedWrite { write, .. } | Request::WriteAt { write, .. } => {
+                self.group_for(write.keyspace, &write.key)
+            }
             Request::KeyspaceCreate(_)
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
@@ -118,7 +120,7 @@ impl Core {
         self.group_at(keyspace, found.shard_of(key))
     }
 
-    fn group_for_read(&self, read: &Read) -> Result<GroupId, Error> {
+    pub(crate) fn group_for_read(&self, read: &Read) -> Result<GroupId, Error> {
         match &read.query {
             Query::Get { key } | Query::Examine { key } => self.group_for(read.keyspace, key),
             Query::Scan { shard, .. }
@@ -157,6 +159,12 @@ impl Core {
             }
             return;
         }
+        if let Request::Read(read) = &request
+            && read.level.is_leveled()
+        {
+            self.read_leveled(now, routed, Box::new(read.clone()), out);
+            return;
+        }
         let whole = self
             .groups
             .get(&routed.group)
@@ -173,8 +181,22 @@ impl Core {
             self.forward(routed, request, out);
             return;
         }
+        if let Some((routed, request)) = self.brake(routed, request, out) {
+            self.dispatch_now(now, routed, request, out);
+        }
+    }
+
+    /// A request at the leader of its group, which nothing holds back.
+    pub(crate) fn dispatch_now(
+        &mut self,
+        now: Now,
+        routed: Routed,
+        request: Request,
+        out: &mut Outputs,
+    ) {
         match request {
             Request::Write(write) => self.write(routed, write, out),
+            Request::WriteAt { write, zones } => self.write_at(routed, (write, zones), out),
             Request::Read(read) => self.read(routed, read, out),
             Request::Lag { .. } => {
                 let lag = self.lag(now, routed.group);
@@ -216,11 +238,22 @@ impl Core {
     }
 
     fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
+        let what = What::Write(routed.group, write.op_id);
+        self.write_as(routed, write, what, out);
+    }
+
+    /// A write, for somebody who waits in this way.
+    pub(crate) fn write_as(
+        &mut self,
+        routed: Routed,
+        write: Write,
+        what: What,
+        out: &mut Outputs,
+    ) {
         if let Err(error) = self.check_writable(&routed, &write) {
             Self::answer(routed.origin, Err(error), out);
             return;
         }
-        let what = What::Write(routed.group, write.op_id);
         let Some(ticket) = self.ticket(&routed, what, out) else {
             return;
         };
@@ -295,7 +328,7 @@ impl Core {
         }
     }
 
-    fn read(&mut self, routed: Routed, read: Read, out: &mut Outputs) {
+    pub(crate) fn read(&mut self, routed: Routed, read: Read, out: &mut Outputs) {
         let what = What::Read(Box::new(read));
         let Some(ticket) = self.ticket(&routed, what, out) else {
             return;
@@ -366,6 +399,18 @@ impl Core {
         leader: Option<NodeId>,
         out: &mut Outputs,
     ) {
+        let what = awaited(&request);
+        self.forward_as(routed, request, (leader, what), out);
+    }
+
+    /// Sends a request to a node, for somebody who waits in this way.
+    pub(crate) fn forward_as(
+        &mut self,
+        routed: &Routed,
+        request: Request,
+        (leader, what): (Option<NodeId>, What),
+        out: &mut Outputs,
+    ) {
         let now = self.now;
         let mut request = request;
         let may_go_on = match (routed.origin, &mut request) {
@@ -384,23 +429,6 @@ impl Core {
             };
             Self::answer(routed.origin, Err(error), out);
             return;
-        };
-        let what = match &request {
-            Request::Write(write) => What::ForwardedWrite(write.op_id),
-            Request::KeyspaceCreate(_)
-            | Request::KeyspaceDelete { .. }
-            | Request::Reincarnate { .. } => What::Control,
-            Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
-            Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
-            Request::LeasedWrite { write, .. } => What::ForwardedWrite(write.op_id),
-            Request::LeaseEnd { .. } => What::Control,
-            Request::LeaseRenew { .. }
-            | Request::Read(_)
-            | Request::Lag { .. }
-            | Request::Groups
-            | Request::ViewOpen { .. }
-            | Request::ViewClose { .. }
-            | Request::Inner(_) => What::ForwardedRead,
         };
         let Some(id) = self.ticket(routed, what, out) else {
             return;
@@ -476,6 +504,7 @@ impl Core {
                 self.conclude(now, waiter, result, out);
             }
             What::LeaseCheck(check) => self.leases_checked(*check, result),
+            What::Level(_) => self.conclude(now, waiter, result, out),
             What::Write(..)
             | What::Read(_)
             | What::Inquire(..)
@@ -485,5 +514,28 @@ impl Core {
             | What::Renew(..)
             | What::EndLease(_) => {}
         }
+    }
+}
+
+/// How the sender of a request to another node waits for its answer.
+fn awaited(request: &Request) -> What {
+    match request {
+        Request::Write(write) => What::ForwardedWrite(write.op_id),
+        Request::KeyspaceCreate(_)
+        | Request::KeyspaceDelete { .. }
+        | Request::Reincarnate { .. } => What::Control,
+        Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
+        Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
+        Request::LeasedWrite { write, .. } | Request::WriteAt { write, .. } => {
+            What::ForwardedWrite(write.op_id)
+        }
+        Request::LeaseEnd { .. } => What::Control,
+        Request::LeaseRenew { .. }
+        | Request::Read(_)
+        | Request::Lag { .. }
+        | Request::Groups
+        | Request::ViewOpen { .. }
+        | Request::ViewClose { .. }
+        | Request::Inner(_) => What::ForwardedRead,
     }
 }

@@ -18,12 +18,13 @@ const NOBODY: RequestId = RequestId(0);
 impl Core {
     pub(crate) fn tick(&mut self, now: Now, out: &mut Outputs) {
         for waiter in self.waiting.expired(now) {
-            let unseen = waiter.what.unseen();
+            let unseen = self.unseen(now, &waiter);
             self.conclude(now, waiter, Err(unseen), out);
         }
         self.tick_coordinations(now, out);
         self.tick_views(now);
         self.tick_blocked();
+        self.tick_levels(now, out);
         if let Some(admission) = &mut self.admission {
             let mut around = Around {
                 config: &self.config,

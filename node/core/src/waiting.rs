@@ -11,6 +11,7 @@ use crate::error::{EffectOf, Error};
 use crate::ids::{GroupId, NodeId, RequestId, ShardId};
 use crate::lease::{LeaseAcquire, LeaseRef};
 use crate::leasing::LeaseCheck;
+use crate::levels::{LevelWait, Measuring, ZoneAnswer};
 use crate::limits::WAITING_MAX;
 use crate::request::Read;
 use crate::time::Now;
@@ -59,6 +60,8 @@ pub(crate) enum What {
     EndLease(GroupId),
     /// What another shard says of leases.
     LeaseCheck(Box<LeaseCheck>),
+    /// A level of a read or write.
+    Level(Box<LevelWait>),
     /// For the core's own doing.
     Own(Own),
 }
@@ -90,6 +93,10 @@ pub(crate) enum Own {
     },
     /// That a shard's part of a view is good.
     Confirm { view: u64, shard: ShardId },
+    /// What an origin of a replica has, for the replica's age.
+    Measure(Measuring),
+    /// A zone's part of a read.
+    ZoneRead(ZoneAnswer),
 }
 
 /// A request that waits.
@@ -181,6 +188,7 @@ impl Waiting {
             | What::Acquire(of, _)
             | What::EndLease(of)
             | What::Own(Own::Decision { group: of, .. }) => *of == group,
+            What::Level(wait) => wait.written_in() == Some(group),
             What::Read(_)
             | What::Control
             | What::ForwardedWrite(_)
@@ -232,7 +240,9 @@ impl What {
                 | Own::Settle { .. }
                 | Own::Inquiry { .. }
                 | Own::Pin { .. }
-                | Own::Confirm { .. },
+                | Own::Confirm { .. }
+                | Own::Measure(_)
+                | Own::ZoneRead(_),
             ) => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
@@ -242,6 +252,9 @@ impl What {
                     effect: EffectOf::Unknown,
                 }
             }
+            Self::Level(_) => Error::DeadlineExceeded {
+                effect: EffectOf::Unknown,
+            },
             Self::Acquire(_, acquire) => Error::OutcomeUnknown {
                 op_id: acquire.op_id,
             },

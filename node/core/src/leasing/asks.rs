@@ -160,6 +160,7 @@ impl Core {
             keyspace: home.keyspace,
             level: ReadLevel::Linearizable,
             query,
+            session: None,
         };
         let forward = PeerMessage::Forward {
             id: ticket,

@@ -1,0 +1,175 @@
+//! Write levels `zones(n)` and `all` of async keyspaces: the answer waits until that many zones hold the write durably.
+//!
+//! The write itself is that of the level `zone`. Once it is committed, its leader waits for the vectors by which other
+//! zones acknowledge what they have received (`exchange`): durable there, each in a majority of its group. When the time is
+//! over, or the leadership is lost, the answer is `LEVEL_NOT_REACHED`; the write stands, and reaches the others later.
+
+use meridian_causal::{OpId, ZoneId};
+
+use super::LevelWait;
+use crate::core::Core;
+use crate::error::Error;
+use crate::exchange;
+use crate::ids::{GroupId, RequestId};
+use crate::limits::LEVEL_MARGIN_MS;
+use crate::output::Outputs;
+use crate::policy::Mode;
+use crate::request::{Receipt, Response, Write};
+use crate::route::Routed;
+use crate::time::{MS, Now};
+use crate::waiting::{Waiter, What};
+
+/// A committed write that waits for other zones.
+#[derive(Clone, Debug)]
+pub(crate) struct Reach {
+    pub(super) group: GroupId,
+    /// How many zones are to hold it.
+    zones: u16,
+    op_id: OpId,
+    receipt: Box<Receipt>,
+}
+
+impl Reach {
+    pub(super) fn new(group: GroupId, zones: u16, op_id: OpId, receipt: Receipt) -> Self {
+        Self {
+            group,
+            zones,
+            op_id,
+            receipt: Box::new(receipt),
+        }
+    }
+
+    /// The time is over.
+    pub(super) fn not_reached(&self, zones: Vec<ZoneId>) -> Error {
+        Error::LevelNotReached {
+            dot: self.receipt.dot,
+            zones,
+            need: self.zones,
+            op_id: self.op_id,
+        }
+    }
+}
+
+impl Core {
+    /// Whether a keyspace can give what a write asks for.
+    pub(crate) fn check_reach(&self, group: GroupId, zones: u16) -> Result<(), Error> {
+        let keyspace = self.catalog.keyspaces.get(&group.keyspace);
+        let policy = &keyspace.ok_or(Error::KeyspaceNotFound)?.policy;
+        if policy.mode != Mode::Async {
+            let level = format!("zones:{zones} on writes of a {} keyspace", policy.mode.name());
+            return Err(Error::LevelUnsupported { level });
+        }
+        if zones == 0 || usize::from(zones) > policy.zones.len() {
+            let message = format!(
+                "the keyspace is in {} zones, which {zones} zones cannot be of",
+                policy.zones.len()
+            );
+            return Err(Error::InvalidArgument { message });
+        }
+        Ok(())
+    }
+
+    /// A write at a level of this module, at its leader.
+    pub(crate) fn write_at(
+        &mut self,
+        routed: Routed,
+        (write, zones): (Write, u16),
+        out: &mut Outputs,
+    ) {
+        if let Err(error) = self.check_reach(routed.group, zones) {
+            Self::answer(routed.origin, Err(error), out);
+            return;
+        }
+        let wait = LevelWait::Write(routed.group, write.op_id, zones);
+        self.write_as(routed, write, What::Level(Box::new(wait)), out);
+    }
+
+    /// A write is committed: it waits for other zones.
+    pub(super) fn begin_reach(
+        &mut self,
+        now: Now,
+        waiter: &Waiter,
+        reach: Reach,
+        out: &mut Outputs,
+    ) {
+        let zones = self.zones_with(&reach);
+        if zones.len() >= usize::from(reach.zones) {
+            let receipt = Receipt {
+                zones,
+                ..*reach.receipt
+            };
+            Self::answer(waiter.origin, Ok(Response::Written(receipt)), out);
+            return;
+        }
+        let margin_ns = LEVEL_MARGIN_MS.saturating_mul(MS);
+        let routed = Routed {
+            origin: waiter.origin,
+            // Whoever has forwarded it is to hear what became of it before giving up.
+            deadline_ns: waiter.deadline_ns.saturating_sub(margin_ns).max(now.mono_ns),
+            group: reach.group,
+        };
+        let group = reach.group;
+        let not_reached = reach.not_reached(zones);
+        let what = What::Level(Box::new(LevelWait::Reach(reach)));
+        let waiter = Waiter {
+            origin: routed.origin,
+            deadline_ns: routed.deadline_ns,
+            what,
+        };
+        match self.waiting.enter(waiter) {
+            Some(ticket) => {
+                let reaching = self.levels.reaching.entry(group).or_default();
+                reaching.insert(ticket);
+            }
+            None => Self::answer(routed.origin, Err(not_reached), out),
+        }
+    }
+
+    /// The zones that are known to hold a write durably, its own first.
+    pub(super) fn zones_with(&self, reach: &Reach) -> Vec<ZoneId> {
+        let dot = reach.receipt.dot;
+        let mut zones = reach.receipt.zones.clone();
+        let Some(local) = self.groups.get(&reach.group) else {
+            return zones;
+        };
+        for other in exchange::others(&self.catalog, reach.group) {
+            let known = local.exchange.known(other.incarnation);
+            if known.is_some_and(|known| known.covers(dot)) && !zones.contains(&other.id.zone) {
+                zones.push(other.id.zone);
+            }
+        }
+        zones
+    }
+
+    /// Another zone has said what it holds: writes that waited for that are answered.
+    pub(crate) fn level_writes(&mut self, group: GroupId, out: &mut Outputs) {
+        let Some(tickets) = self.levels.reaching.get(&group) else {
+            return;
+        };
+        for ticket in tickets.clone() {
+            self.try_reach(ticket, group, out);
+        }
+    }
+
+    fn try_reach(&mut self, ticket: RequestId, group: GroupId, out: &mut Outputs) {
+        let Some(What::Level(wait)) = self.waiting.get(ticket).map(|waiter| &waiter.what) else {
+            self.levels.forget(ticket, group);
+            return;
+        };
+        let LevelWait::Reach(reach) = &**wait else {
+            return;
+        };
+        let zones = self.zones_with(reach);
+        if zones.len() < usize::from(reach.zones) {
+            return;
+        }
+        let receipt = Receipt {
+            zones,
+            ..(*reach.receipt).clone()
+        };
+        self.levels.forget(ticket, group);
+        if let Some(waiter) = self.waiting.take(ticket) {
+            Self::answer(waiter.origin, Ok(Response::Written(receipt)), out);
+        }
+    }
+}
