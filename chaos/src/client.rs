@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meridian_causal::{CausalContext, Content, OpId};
+use meridian_causal::{CausalContext, Content, OpId, SessionVector};
 use meridian_core::Error;
 use meridian_core::catalog::shard_of;
 use meridian_core::command::WriteIntent;
 use meridian_core::error::EffectOf;
 use meridian_core::ids::{KeyspaceId, ShardId};
-use meridian_core::request::{Answer, Filter, Query, Read, ReadLevel, Request, Response, Write};
+use meridian_core::request::{
+    Answer, Filter, OnBehind, Query, Read, ReadLevel, Request, Response, Session, Write,
+};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -112,6 +114,10 @@ pub struct Client {
     pub attempts: u32,
     profile: WorkloadProfile,
     written: u64,
+    /// What its session has seen, by shard.
+    session: SessionVector,
+    /// The first operation of its session, by its place in the history.
+    session_since: usize,
     read_contexts: BTreeMap<Bytes, CausalContext>,
     put_contexts: BTreeMap<Bytes, CausalContext>,
 }
@@ -127,6 +133,8 @@ impl Client {
             attempts: 0,
             profile,
             written: 0,
+            session: SessionVector::new(),
+            session_since: 0,
             read_contexts: BTreeMap::new(),
             put_contexts: BTreeMap::new(),
         }
@@ -139,6 +147,9 @@ impl Client {
 
     /// What it does next; `wall_ms` is its zone's time, with which op ids are stamped.
     pub fn next_action(&mut self, keys: &Keys, wall_ms: u64) -> Action {
+        if self.rng.chance(0.08) {
+            return self.visit(keys);
+        }
         let drawn = self.rng.between(0, 100);
         if drawn >= 96 {
             return self.register_action(keys, wall_ms);
@@ -181,6 +192,54 @@ impl Client {
                 from: key,
                 level: ReadLevel::Linearizable,
             },
+        }
+    }
+
+    /// It moves to some zone, with its session, and reads there.
+    fn visit(&mut self, keys: &Keys) -> Action {
+        let key = self.rng.pick(&keys.hot).cloned().unwrap_or_default();
+        let level = match self.rng.between(0, 10) {
+            0..=5 => ReadLevel::Session,
+            6..=7 => ReadLevel::Bounded {
+                max_age_ms: self.rng.between(50, 2_000),
+            },
+            _ => ReadLevel::Zones { count: 2 },
+        };
+        Action::Visit {
+            after: self.session.of(keys.shard_of(&key).0),
+            key,
+            zone: self.rng.index(keys.registers.len()),
+            level,
+            since: self.session_since,
+        }
+    }
+
+    /// What an operation has shown its session, or has made of it. A session that cannot go on is given up for another.
+    pub fn session_goes_on(&mut self, keys: &Keys, running: &Running, outcome: &Outcome) {
+        let key = match &running.action {
+            Action::Write { key, .. } | Action::Get { key, .. } | Action::Visit { key, .. } => key,
+            Action::Scan { .. } => return,
+        };
+        let shard = keys.shard_of(key).0;
+        match outcome {
+            Outcome::Written(receipt) => {
+                self.session.join_context(shard, &receipt.context);
+                self.session.join_dot(shard, receipt.dot);
+            }
+            Outcome::Read(Answer::Key(set)) => self.session.join_context(shard, set.context()),
+            Outcome::Read(Answer::Shown(shown)) => match &shown.answer {
+                Answer::Key(set) if !set.is_empty() => {
+                    self.session.join_context(shard, set.context());
+                }
+                _absent => self.session.join(shard, &shown.seen),
+            },
+            Outcome::Read(_) => {}
+            Outcome::Info | Outcome::Fail(_) => {
+                if matches!(running.action, Action::Visit { .. }) && self.rng.chance(0.3) {
+                    self.session = SessionVector::new();
+                    self.session_since = running.operation + 1;
+                }
+            }
         }
     }
 
@@ -346,6 +405,18 @@ pub fn request_of(action: &Action) -> Request {
             keyspace,
             level: *level,
             query: Query::Get { key: key.clone() },
+            session: None,
+        }),
+        Action::Visit {
+            key, level, after, ..
+        } => Request::Read(Read {
+            keyspace,
+            level: *level,
+            query: Query::Get { key: key.clone() },
+            session: Some(Box::new(Session {
+                after: after.clone(),
+                behind: OnBehind::Wait,
+            })),
         }),
         Action::Scan { shard, from, level } => {
             let query = Query::Scan {
@@ -360,6 +431,7 @@ pub fn request_of(action: &Action) -> Request {
                 keyspace,
                 level: *level,
                 query,
+                session: None,
             })
         }
     }

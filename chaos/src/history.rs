@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use meridian_causal::{Content, OpId, SiblingSet};
+use meridian_causal::{Content, OpId, SiblingSet, VersionVector};
 use meridian_core::Error;
 use meridian_core::command::WriteIntent;
 use meridian_core::request::{Answer, ReadLevel, Receipt};
@@ -45,6 +45,19 @@ pub enum Action {
         from: Bytes,
         /// How fresh.
         level: ReadLevel,
+    },
+    /// A read of one key in a zone that the client has moved to, with its session.
+    Visit {
+        /// The key.
+        key: Bytes,
+        /// The zone, from 0.
+        zone: usize,
+        /// `Session`, `Bounded` or `Zones`.
+        level: ReadLevel,
+        /// What the session has seen of the key's shard.
+        after: VersionVector,
+        /// The first operation of the session, by its place in the history.
+        since: usize,
     },
 }
 
@@ -86,7 +99,9 @@ impl Operation {
     /// The key of a write or get.
     pub const fn key(&self) -> Option<&Bytes> {
         match &self.action {
-            Action::Write { key, .. } | Action::Get { key, .. } => Some(key),
+            Action::Write { key, .. } | Action::Get { key, .. } | Action::Visit { key, .. } => {
+                Some(key)
+            }
             Action::Scan { .. } => None,
         }
     }
@@ -107,14 +122,23 @@ impl Operation {
                 let own = keys.iter().filter(|(key, _)| !is_transactional(key));
                 own.map(|(key, set)| (key, set)).collect()
             }
-            (Action::Write { .. } | Action::Get { .. } | Action::Scan { .. }, _) => Vec::new(),
+            // What a visit shows is judged by the checker of levels.
+            (
+                Action::Write { .. }
+                | Action::Get { .. }
+                | Action::Scan { .. }
+                | Action::Visit { .. },
+                _,
+            ) => Vec::new(),
         }
     }
 
     /// How fresh it read; `None` for a write.
     pub const fn level(&self) -> Option<ReadLevel> {
         match &self.action {
-            Action::Get { level, .. } | Action::Scan { level, .. } => Some(*level),
+            Action::Get { level, .. }
+            | Action::Scan { level, .. }
+            | Action::Visit { level, .. } => Some(*level),
             Action::Write { .. } => None,
         }
     }
@@ -177,7 +201,7 @@ impl Line {
                 content.value().map(text),
                 Some(op_id.to_string()),
             ),
-            Action::Get { key, .. } => (text(key), None, None),
+            Action::Get { key, .. } | Action::Visit { key, .. } => (text(key), None, None),
             Action::Scan { shard, from, .. } => (format!("{shard}/{}", text(from)), None, None),
         };
         Self {
@@ -206,6 +230,9 @@ const fn level_name(level: ReadLevel) -> &'static str {
         ReadLevel::Linearizable => "linearizable",
         ReadLevel::Eventual => "eventual",
         ReadLevel::View { .. } => "view",
+        ReadLevel::Session => "session",
+        ReadLevel::Bounded { .. } => "bounded",
+        ReadLevel::Zones { .. } => "zones",
     }
 }
 
@@ -231,6 +258,7 @@ pub const fn name(action: &Action) -> &'static str {
         },
         Action::Get { .. } => "get",
         Action::Scan { .. } => "scan",
+        Action::Visit { .. } => "visit",
     }
 }
 
@@ -252,6 +280,10 @@ fn output(operation: &Operation) -> Option<String> {
             | Answer::Holds(_)
             | Answer::Leases(_),
         ) => None,
+        Outcome::Read(Answer::Shown(shown)) => match &shown.answer {
+            Answer::Key(set) => Some(format!("{} age {:?} ms", show_set(set), shown.age_ms)),
+            _other => None,
+        },
         Outcome::Read(Answer::Key(_) | Answer::Page { .. }) => {
             let sets = operation.found();
             Some(

@@ -148,6 +148,8 @@ enum Plant {
     ForgetLocks,
     /// A reader takes no notice of a prepared key.
     ReadThroughPrepared,
+    /// Reads of a session do not heed its token in one shard.
+    SessionIgnoresAShard,
 }
 
 impl Plant {
@@ -161,6 +163,7 @@ impl Plant {
             Self::DecideBeforeDurable => bugs.decide_before_durable = true,
             Self::ForgetLocks => bugs.forget_locks_at_restart = true,
             Self::ReadThroughPrepared => bugs.read_through_prepared = true,
+            Self::SessionIgnoresAShard => bugs.session_ignores_a_shard = true,
         }
         bugs
     }
@@ -174,6 +177,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     decide_before_durable: false,
     forget_locks_at_restart: false,
     read_through_prepared: false,
+    session_ignores_a_shard: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

@@ -119,6 +119,8 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("forget-locks")
     } else if planted.read_through_prepared {
         Some("read-through-prepared")
+    } else if planted.session_ignores_a_shard {
+        Some("session-ignores-a-shard")
     } else {
         None
     }

@@ -15,6 +15,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     decide_before_durable: false,
     forget_locks_at_restart: false,
     read_through_prepared: false,
+    session_ignores_a_shard: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.
@@ -162,6 +163,17 @@ fn a_reader_that_takes_no_notice_of_a_prepared_key_is_found() {
         Topology::THREE_BY_THREE,
         PlantedBugs {
             read_through_prepared: true,
+            ..NO_BUGS
+        },
+    );
+}
+
+#[test]
+fn a_session_that_does_not_heed_its_token_in_one_shard_is_found() {
+    expect_found(
+        Topology::THREE_BY_ONE,
+        PlantedBugs {
+            session_ignores_a_shard: true,
             ..NO_BUGS
         },
     );

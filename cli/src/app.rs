@@ -80,6 +80,7 @@ impl<'a> App<'a> {
         Ok(ReadOptions {
             level,
             session: session.token.clone(),
+            ..ReadOptions::default()
         })
     }
 }
@@ -94,8 +95,9 @@ impl Session {
     /// A file that exists is read; what looks like a token is one; anything else is a file to be made.
     pub(crate) fn of(settings: &Settings) -> Result<Self, Failure> {
         let Some(given) = &settings.session else {
+            // Whoever reads the output may want to go on from it.
             return Ok(Self {
-                token: SessionToken::default(),
+                token: SessionToken::begin(),
                 file: None,
             });
         };
@@ -110,7 +112,7 @@ impl Session {
         match given.parse() {
             Ok(token) if given.len() >= TOKEN_CHARS_MIN => Ok(Self { token, file: None }),
             _ => Ok(Self {
-                token: SessionToken::default(),
+                token: SessionToken::begin(),
                 file: Some(path),
             }),
         }
@@ -126,6 +128,9 @@ impl Session {
 }
 
 fn parse_token(text: &str) -> Result<SessionToken, Failure> {
+    if text.is_empty() {
+        return Ok(SessionToken::begin());
+    }
     text.parse()
         .map_err(|error| Failure::usage(format!("session: {error}")))
 }
@@ -193,7 +198,7 @@ mod tests {
         let path = folder.path().join("session");
         let given = settings(path.to_str().unwrap());
         let session = Session::of(&given).unwrap();
-        assert!(session.token.is_empty());
+        assert_eq!(session.token, SessionToken::begin());
 
         let token = SessionToken::from(Bytes::from_static(b"seen"));
         session.go_on_with(&token).unwrap();

@@ -73,7 +73,11 @@ fn sibling(sibling: &Sibling) -> String {
         sibling.dots.join(" + ")
     };
     let (zone, age) = (&sibling.zone, age(sibling.age));
-    format!("  {value}   {zone}, {age} ago   [{dots}]")
+    let held = match sibling.held_by.as_slice() {
+        [] => String::new(),
+        zones => format!("   held by {}", zones.join(", ")),
+    };
+    format!("  {value}   {zone}, {age} ago   [{dots}]{held}")
 }
 
 /// The answer to a get.

@@ -100,6 +100,9 @@ pub(crate) fn sibling(sibling: &Sibling) -> Value {
     if !sibling.dots.is_empty() {
         object.insert("dots".to_owned(), sibling.dots.clone().into());
     }
+    if !sibling.held_by.is_empty() {
+        object.insert("held_by".to_owned(), sibling.held_by.clone().into());
+    }
     Value::Object(object)
 }
 
@@ -117,15 +120,18 @@ fn served_by(by: &ServedBy) -> Value {
 
 /// The answer to a get.
 pub(crate) fn versions(versions: &Versions) -> Value {
-    let rest = json!({
+    let mut rest = json!({
         "found": versions.found,
         "siblings": siblings(&versions.siblings),
         "context": versions.context.to_string(),
         "level": read_level(versions.level),
         "served_by": served_by(&versions.served_by),
-        "staleness_ms": millis(versions.staleness),
+        "staleness_ms": versions.staleness.map(millis),
         "session": session(&versions.session),
     });
+    if let (false, Some(object)) = (versions.zones.is_empty(), rest.as_object_mut()) {
+        object.insert("zones".to_owned(), versions.zones.clone().into());
+    }
     with_key(&versions.key, rest)
 }
 
@@ -334,7 +340,8 @@ mod tests {
                 zone: "us-east".to_owned(),
                 node: "n1".to_owned(),
             },
-            staleness: Duration::ZERO,
+            staleness: Some(Duration::ZERO),
+            zones: Vec::new(),
             session: SessionToken::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_client::{LeaseRef, ReadLevel, WriteLevel};
+use meridian_client::{LeaseRef, OnBehind, ReadLevel, WriteLevel};
 
 /// `5s`, `500ms`, `10m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -28,6 +28,16 @@ pub(crate) fn read_level(text: &str) -> Result<ReadLevel, String> {
         Some(("bounded", age)) => Ok(ReadLevel::Bounded(duration(age)?)),
         Some(("zones", zones)) => Ok(ReadLevel::Zones(zone_count(zones)?)),
         _ => Err("levels are linearizable, session, bounded:500ms, eventual, zones:N".to_owned()),
+    }
+}
+
+/// `wait`, `redirect`, `fail`.
+pub(crate) fn on_behind(text: &str) -> Result<OnBehind, String> {
+    match text {
+        "wait" => Ok(OnBehind::Wait),
+        "redirect" => Ok(OnBehind::Redirect),
+        "fail" => Ok(OnBehind::Fail),
+        _ => Err("one of wait, redirect, fail".to_owned()),
     }
 }
 
@@ -83,6 +93,7 @@ mod tests {
         assert_eq!(read_level("zones:2"), Ok(ReadLevel::Zones(2)));
         assert_eq!(write_level("zones:3"), Ok(WriteLevel::Zones(3)));
         assert_eq!(write_level("all"), Ok(WriteLevel::All));
+        assert_eq!(on_behind("redirect"), Ok(OnBehind::Redirect));
     }
 
     #[test]
@@ -98,6 +109,7 @@ mod tests {
         ] {
             assert!(read_level(text).is_err(), "{text:?}");
         }
+        assert!(on_behind("").is_err() && on_behind("Wait").is_err());
         for text in ["", "zone:1", "zones", "zones:0", "all:1"] {
             assert!(write_level(text).is_err(), "{text:?}");
         }

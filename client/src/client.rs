@@ -16,6 +16,7 @@ use crate::admin::{Admin, discover};
 use crate::builder::ClientBuilder;
 use crate::error::Error;
 use crate::execute::{Execution, may_leave_zone};
+use crate::ids::SessionToken;
 use crate::lease::LeaseRef;
 use crate::link::{Link, Reply};
 use crate::options::{ReadOptions, ScanQuery, WriteOptions, millis};
@@ -23,6 +24,7 @@ use crate::results::{ServedBy, Versions, Written};
 use crate::retry::Budget;
 use crate::routes::{Reach, Routes};
 use crate::scan::Scan;
+use crate::session::{Borne, Session};
 use crate::watch::{Watch, WatchQuery};
 
 /// Operations of one batch in flight at once.
@@ -150,6 +152,7 @@ pub enum Write {
 pub struct Client {
     inner: Arc<Inner>,
     keyspace: Arc<str>,
+    session: Option<Session>,
 }
 
 impl Client {
@@ -162,6 +165,7 @@ impl Client {
         Self {
             inner: Arc::new(inner),
             keyspace: keyspace.into(),
+            session: None,
         }
     }
 
@@ -173,11 +177,35 @@ impl Client {
         &self.keyspace
     }
 
-    /// The same client, for another keyspace.
+    /// The same client, for another keyspace, in no session: a session is of one keyspace.
     pub fn keyspace(&self, name: &str) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
             keyspace: name.into(),
+            session: None,
+        }
+    }
+
+    /// The same client, whose reads and writes of single keys all belong to a session. Reads heed it at the level
+    /// [`ReadLevel::Session`](crate::ReadLevel::Session).
+    pub fn in_session(&self, session: &Session) -> Self {
+        Self {
+            session: Some(session.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// The session that a request bears: its own token, or that of the client's session.
+    fn bear(&self, own: &SessionToken) -> Borne {
+        match &self.session {
+            Some(session) if own.is_empty() => session.bear(),
+            Some(_) | None => Borne::of(own.clone()),
+        }
+    }
+
+    fn brought(&self, borne: &Borne, token: &SessionToken) {
+        if let Some(session) = &self.session {
+            session.brought(borne, token);
         }
     }
 
@@ -198,10 +226,11 @@ impl Client {
         options: &ReadOptions,
     ) -> Result<Versions, Error> {
         let key = key.into();
+        let borne = self.bear(&options.session);
         let get = wire::Get {
             key: key.clone(),
-            level: options.level.to_wire(),
-            session: options.session.as_bytes().clone(),
+            level: options.level_to_wire(),
+            session: borne.token.as_bytes().clone(),
             stamped: false,
             view: Bytes::new(),
         };
@@ -210,7 +239,9 @@ impl Client {
             Outcome::Get(mut get) => {
                 get.served_by
                     .get_or_insert_with(|| served_by.as_ref().clone());
-                Ok(Versions::from_wire(key, get))
+                let versions = Versions::from_wire(key, get);
+                self.brought(&borne, &versions.session);
+                Ok(versions)
             }
             Outcome::Write(_)
             | Outcome::Scan(_)
@@ -229,6 +260,7 @@ impl Client {
     ) -> Result<Written, Error> {
         let intent = options.intent.to_wire();
         let key = key.into();
+        let borne = self.bear(&options.session);
         let put = wire::Put {
             key: key.clone(),
             value: value.into(),
@@ -237,11 +269,11 @@ impl Client {
             level: options.level.to_wire(),
             op_id: options.op_id.map(crate::OpId::to_wire),
             ttl_ms: options.ttl.map_or(0, |ttl| millis(ttl).max(1)),
-            session: options.session.as_bytes().clone(),
+            session: borne.token.as_bytes().clone(),
             expected: intent.expected,
             lease: options.lease.as_ref().map(LeaseRef::to_wire),
         };
-        self.write(key, Operation::Put(put)).await
+        self.write(key, Operation::Put(put), &borne).await
     }
 
     /// Removes a key.
@@ -252,21 +284,31 @@ impl Client {
     ) -> Result<Written, Error> {
         let intent = options.intent.to_wire();
         let key = key.into();
+        let borne = self.bear(&options.session);
         let delete = wire::Delete {
             key: key.clone(),
             intent: intent.intent,
             context: intent.context,
             level: options.level.to_wire(),
             op_id: options.op_id.map(crate::OpId::to_wire),
-            session: options.session.as_bytes().clone(),
+            session: borne.token.as_bytes().clone(),
             expected: intent.expected,
         };
-        self.write(key, Operation::Delete(delete)).await
+        self.write(key, Operation::Delete(delete), &borne).await
     }
 
-    async fn write(&self, key: Bytes, operation: Operation) -> Result<Written, Error> {
+    async fn write(
+        &self,
+        key: Bytes,
+        operation: Operation,
+        borne: &Borne,
+    ) -> Result<Written, Error> {
         match self.operate(operation).await? {
-            Outcome::Write(write) => Ok(Written::from_wire(key, write)),
+            Outcome::Write(write) => {
+                let written = Written::from_wire(key, write);
+                self.brought(borne, &written.session);
+                Ok(written)
+            }
             Outcome::Get(_)
             | Outcome::Scan(_)
             | Outcome::Transact(_)

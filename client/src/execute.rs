@@ -65,6 +65,9 @@ impl<'a> Execution<'a> {
                 Err(error) => error,
             };
             self.unknown |= error.effect() == Effect::Unknown;
+            if self.redirected(&error) {
+                continue;
+            }
             match self.wait_before_retry(&error) {
                 Some(wait) if wait.is_zero() => {}
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -180,8 +183,26 @@ impl<'a> Execution<'a> {
         routes.learn(self.keyspace, shard, &node.node);
     }
 
+    /// Whether a node that is behind has named another one, and that may be asked.
+    fn redirected(&mut self, error: &Error) -> bool {
+        let redirects = behind_of(&self.operation) == Some(wire::OnBehind::Redirect);
+        let Some(zone) = error.metadata().get("zone").filter(|_| redirects) else {
+            return false;
+        };
+        let elsewhere = Reach::Zone(zone.clone());
+        let may = self.reach == Reach::Anywhere && error.reason() == "STALE";
+        if may {
+            // Once: there it is up to the zone's own nodes.
+            self.reach = elsewhere;
+        }
+        may
+    }
+
     /// How long to wait before another attempt; `None` when there is to be none.
     fn wait_before_retry(&self, error: &Error) -> Option<Duration> {
+        if is_final(&self.operation, error) {
+            return None;
+        }
         if !error.is_retryable() || error.effect() == Effect::Applied {
             return None;
         }
@@ -212,6 +233,30 @@ impl<'a> Execution<'a> {
         } else {
             error
         }
+    }
+}
+
+/// What a read of a session is to do when a replica is behind; `None` for everything else.
+fn behind_of(operation: &Operation) -> Option<wire::OnBehind> {
+    let level = match operation {
+        Operation::Get(get) => get.level.as_ref(),
+        Operation::Scan(scan) => scan.level.as_ref(),
+        Operation::Put(_)
+        | Operation::Delete(_)
+        | Operation::Transact(_)
+        | Operation::Validate(_) => None,
+    };
+    let session = level.filter(|level| level.kind() == wire::read_level::Kind::Session);
+    session.map(wire::ReadLevel::on_behind)
+}
+
+/// Errors that may pass, and that a caller wants to hear of at once: the node has waited as long as it was worth, or the
+/// caller has asked for just this.
+fn is_final(operation: &Operation, error: &Error) -> bool {
+    match error.reason() {
+        "RATE_LIMITED" | "ZONES_SHORT" => true,
+        "STALE" => behind_of(operation) != Some(wire::OnBehind::Wait),
+        _ => false,
     }
 }
 
@@ -301,6 +346,28 @@ mod tests {
             lease: Some(wire::LeaseRef::default()),
             ..wire::Put::default()
         })));
+    }
+
+    #[test]
+    fn a_replica_that_is_behind_is_waited_for_only_by_a_session_that_waits() {
+        let stale = Error::from(wire::Error {
+            reason: "STALE".to_owned(),
+            ..wire::Error::default()
+        });
+        let get = |kind: wire::read_level::Kind, on_behind: wire::OnBehind| {
+            Operation::Get(wire::Get {
+                level: Some(wire::ReadLevel {
+                    kind: kind.into(),
+                    on_behind: on_behind.into(),
+                    ..wire::ReadLevel::default()
+                }),
+                ..wire::Get::default()
+            })
+        };
+        use wire::read_level::Kind;
+        assert!(!is_final(&get(Kind::Session, wire::OnBehind::Wait), &stale));
+        assert!(is_final(&get(Kind::Session, wire::OnBehind::Fail), &stale));
+        assert!(is_final(&get(Kind::Bounded, wire::OnBehind::Wait), &stale));
     }
 
     #[test]

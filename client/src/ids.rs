@@ -80,6 +80,13 @@ token! {
     Revision
 }
 
+impl SessionToken {
+    /// Asks the node for a token, where there is none yet.
+    pub const fn begin() -> Self {
+        Self(Bytes::from_static(&[0]))
+    }
+}
+
 /// Names one operation through all of its attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpId {

@@ -28,6 +28,7 @@ mod results;
 mod retry;
 mod routes;
 mod scan;
+mod session;
 mod transaction;
 mod watch;
 
@@ -37,9 +38,10 @@ pub use client::{Client, Write};
 pub use error::{Effect, Error, ErrorKind};
 pub use ids::{Context, OpId, Revision, SessionToken, TokenError};
 pub use lease::{Lease, LeaseHeld, LeaseOptions, LeaseRef, LeaseShown};
-pub use options::{Intent, ReadLevel, ReadOptions, ScanQuery, WriteLevel, WriteOptions};
+pub use options::{Intent, OnBehind, ReadLevel, ReadOptions, ScanQuery, WriteLevel, WriteOptions};
 pub use results::{Page, Receipt, ServedBy, Sibling, Versions, Written};
 pub use scan::Scan;
+pub use session::Session;
 pub use transaction::{
     Action, ActionOutcome, Committed, Compare, KeyRange, Transaction, TransactionOutcome, Txn,
     TxnOptions, View,

@@ -38,6 +38,7 @@ impl ReadLevel {
             kind: kind.into(),
             max_age_ms,
             zones,
+            on_behind: 0,
         })
     }
 
@@ -54,6 +55,18 @@ impl ReadLevel {
             Kind::Zones => Self::Zones(level.zones),
         }
     }
+}
+
+/// What a read of the level `session` does when the replica at hand is behind its token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBehind {
+    /// It waits for the replica, within the deadline.
+    #[default]
+    Wait,
+    /// It goes on to a node that is further, of whatever zone the client may ask.
+    Redirect,
+    /// It fails at once with `STALE`.
+    Fail,
 }
 
 /// Where a write must be durable before it is acknowledged.
@@ -156,14 +169,28 @@ pub struct ReadOptions {
     pub level: ReadLevel,
     /// Session token to honour and to join into the one returned.
     pub session: SessionToken,
+    /// With [`ReadLevel::Session`].
+    pub on_behind: OnBehind,
 }
 
 impl ReadOptions {
+    pub(crate) fn level_to_wire(&self) -> Option<wire::ReadLevel> {
+        let on_behind = match self.on_behind {
+            OnBehind::Wait => wire::OnBehind::Wait,
+            OnBehind::Redirect => wire::OnBehind::Redirect,
+            OnBehind::Fail => wire::OnBehind::Fail,
+        };
+        self.level.to_wire().map(|level| wire::ReadLevel {
+            on_behind: on_behind.into(),
+            ..level
+        })
+    }
+
     /// A read at this level, without a session.
     pub fn level(level: ReadLevel) -> Self {
         Self {
             level,
-            session: SessionToken::default(),
+            ..Self::default()
         }
     }
 }
@@ -223,7 +250,7 @@ impl ScanQuery {
             limit: self.page_size,
             keys_only: self.keys_only,
             conflicts_only: self.conflicts_only,
-            level: self.read.level.to_wire(),
+            level: self.read.level_to_wire(),
             page_token,
             session: self.read.session.as_bytes().clone(),
             stamped: false,

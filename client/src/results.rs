@@ -45,6 +45,8 @@ pub struct Sibling {
     pub age: Duration,
     /// The operation that wrote it.
     pub op_id: Option<OpId>,
+    /// At the level zones: those that hold it.
+    pub held_by: Vec<String>,
 }
 
 impl From<wire::Sibling> for Sibling {
@@ -58,6 +60,7 @@ impl From<wire::Sibling> for Sibling {
             written_at_ms: wire.written_at_ms,
             age: Duration::from_millis(wire.age_ms),
             op_id: wire.op_id.as_ref().and_then(OpId::from_wire),
+            held_by: wire.held_by,
         }
     }
 }
@@ -77,8 +80,11 @@ pub struct Versions {
     pub level: ReadLevel,
     /// Who answered.
     pub served_by: ServedBy,
-    /// How old the answer may be.
-    pub staleness: Duration,
+    /// Everything acknowledged longer ago than this is in the answer (in the zone, for the level linearizable; in whatever
+    /// zone, for the others). `None`: it is not known.
+    pub staleness: Option<Duration>,
+    /// At the level zones: those that answered.
+    pub zones: Vec<String>,
     /// The session token to go on with.
     pub session: SessionToken,
 }
@@ -105,10 +111,15 @@ impl Versions {
             context: wire.context.into(),
             level: ReadLevel::from_wire(wire.level.as_ref()),
             served_by: wire.served_by.map(ServedBy::from).unwrap_or_default(),
-            staleness: Duration::from_millis(wire.staleness_ms),
+            staleness: staleness(wire.staleness_ms, wire.staleness_unknown),
+            zones: wire.zones,
             session: wire.session.into(),
         }
     }
+}
+
+fn staleness(ms: u64, unknown: bool) -> Option<Duration> {
+    (!unknown).then(|| Duration::from_millis(ms))
 }
 
 /// The acknowledgement of a write.
@@ -177,7 +188,7 @@ impl Page {
     pub(crate) fn from_wire(wire: wire::ScanResponse) -> (Self, Bytes) {
         let level = ReadLevel::from_wire(wire.level.as_ref());
         let served_by = wire.served_by.map(ServedBy::from).unwrap_or_default();
-        let staleness = Duration::from_millis(wire.staleness_ms);
+        let staleness = staleness(wire.staleness_ms, wire.staleness_unknown);
         let session = SessionToken::from(wire.session);
         let entries = wire.entries.into_iter().map(|entry| Versions {
             key: entry.key,
@@ -187,6 +198,7 @@ impl Page {
             level,
             served_by: served_by.clone(),
             staleness,
+            zones: Vec::new(),
             session: session.clone(),
         });
         let page = Self {

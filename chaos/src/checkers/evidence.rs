@@ -147,7 +147,7 @@ fn op_index(history: &History) -> BTreeMap<OpId, usize> {
         .enumerate()
         .filter_map(|(number, operation)| match &operation.action {
             Action::Write { op_id, .. } => Some((*op_id, number)),
-            Action::Get { .. } | Action::Scan { .. } => None,
+            Action::Get { .. } | Action::Scan { .. } | Action::Visit { .. } => None,
         });
     writes.collect()
 }
@@ -297,7 +297,7 @@ pub(super) fn describe_key(history: &History, evidence: &Evidence, key: &Bytes) 
         .collect()
 }
 
-fn describe_action(action: &Action) -> String {
+pub(super) fn describe_action(action: &Action) -> String {
     match action {
         Action::Write {
             content,
@@ -318,10 +318,13 @@ fn describe_action(action: &Action) -> String {
         }
         Action::Get { level, .. } => format!("get {level:?}"),
         Action::Scan { level, .. } => format!("scan {level:?}"),
+        Action::Visit {
+            level, zone, after, ..
+        } => format!("visit zone {} {level:?} after {after:?}", zone + 1),
     }
 }
 
-fn describe_outcome(operation: &Operation) -> String {
+pub(super) fn describe_outcome(operation: &Operation) -> String {
     match operation.receipt() {
         Some(receipt) => {
             format!(

@@ -3,7 +3,7 @@
 //! Some watch while the run goes on (`apply`, `dots`, `op_ids`): they see what every replica applied. The others judge at
 //! the end, from what clients sent and were answered (`history`), the causal history made of it (`evidence`), and the
 //! state read straight from the engines (`FinalState`): `convergence`, `durability`, `expiry`, `tombstones`, `linear`,
-//! `registers`.
+//! `registers`, `sessions`.
 //!
 //! Invariant: a checker never asks a core whether the core is right. What a write replaced is taken from what its client
 //! sent; only for writes without a context, where the store decides, from the receipt, and `justified` holds that
@@ -21,6 +21,7 @@ mod key;
 mod linear;
 mod op_ids;
 mod registers;
+mod sessions;
 mod tombstones;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,14 @@ pub struct ReplicaState {
     pub scanned: Vec<Bytes>,
     /// The digest of each shard.
     pub digests: Vec<ShardDigest>,
+}
+
+impl FinalState {
+    /// How many zones there are.
+    fn zones(&self) -> usize {
+        let last = self.replicas.iter().map(|replica| replica.zone).max();
+        last.map_or(0, |last| last + 1)
+    }
 }
 
 impl Observer {
@@ -146,6 +155,7 @@ impl Observer {
             }
         }
         op_ids::check_receipts(history)?;
+        sessions::check(history, state.zones())?;
         registers::check(history)
     }
 

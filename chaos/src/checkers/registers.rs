@@ -71,7 +71,9 @@ fn take(clusters: &mut BTreeMap<Bytes, Cluster>, number: usize, operation: &Oper
             level: ReadLevel::Linearizable,
             ..
         } => take_read(clusters, number, operation),
-        Action::Write { .. } | Action::Get { .. } | Action::Scan { .. } => Ok(()),
+        Action::Write { .. } | Action::Get { .. } | Action::Scan { .. } | Action::Visit { .. } => {
+            Ok(())
+        }
     }
 }
 

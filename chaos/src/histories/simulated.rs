@@ -59,7 +59,7 @@ fn register_record(operation: &Operation) -> Option<Record> {
             level: ReadLevel::Linearizable,
             ..
         } => (Verb::Get, None),
-        Action::Get { .. } | Action::Scan { .. } => return None,
+        Action::Get { .. } | Action::Scan { .. } | Action::Visit { .. } => return None,
     };
     let (status, read) = match &operation.outcome {
         Outcome::Info => (Ended::Info, None),

@@ -316,7 +316,9 @@ impl Attempt {
                 self.found_all(keys);
                 (None, None, 0)
             }
-            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) => (None, None, 0),
+            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) | Answer::Shown(_) => {
+                (None, None, 0)
+            }
         };
         if let Some(set) = set {
             self.found.push(Found {
@@ -504,5 +506,6 @@ fn read(level: ReadLevel, query: Query) -> Request {
         keyspace: KeyspaceId::DEFAULT,
         level,
         query,
+        session: None,
     })
 }

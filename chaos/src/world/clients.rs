@@ -1,8 +1,9 @@
 //! The clients' side of the world: operations begin, are tried, answered, tried again, given up.
 
+use meridian_core::catalog::Mode;
 use meridian_core::command::WriteIntent;
 use meridian_core::error::Error;
-use meridian_core::request::Response;
+use meridian_core::request::{Request, Response};
 
 use super::outputs::{WORLD_CLIENT, attempt_id, client_of};
 use super::transactors::transactor_of;
@@ -62,6 +63,8 @@ impl World {
     fn attempt(&mut self, index: usize) {
         let now = self.queue.now();
         let topology = self.scenario.topology;
+        let is_async = self.scenario.policy.mode == Mode::Async;
+        let levels = if is_async { topology.zones } else { 1 };
         let Some(client) = self.clients.get_mut(index) else {
             return;
         };
@@ -87,9 +90,13 @@ impl World {
         } else {
             zone
         };
+        let zone = match &running.action {
+            Action::Visit { zone, .. } => *zone,
+            Action::Write { .. } | Action::Get { .. } | Action::Scan { .. } => zone,
+        };
         let node =
             topology.nodes_of(zone).start + client.rng.index(usize::from(topology.nodes_per_zone));
-        let request = Box::new(request_of(&running.action));
+        let request = Box::new(request_at(levels, request_of(&running.action)));
         if let Some(operation) = self.history.operations.get_mut(running.operation) {
             operation.attempts = running.attempts;
             operation.attempt_ns = now;
@@ -177,6 +184,7 @@ impl World {
                 } else {
                     client.think_ns()
                 };
+                client.session_goes_on(&self.keys, &running, &outcome);
                 if let Some(operation) = self.history.operations.get_mut(running.operation) {
                     operation.return_ns = Some(now);
                     operation.outcome = outcome;
@@ -184,5 +192,15 @@ impl World {
                 self.queue.after(pause, Event::Wake { client: index });
             }
         }
+    }
+}
+
+/// Some writes want two zones to have them. Which, follows from the op id, so that retries want the same.
+fn request_at(zones: u16, request: Request) -> Request {
+    match request {
+        Request::Write(write) if zones > 1 && write.op_id.id % 8 == 0 => {
+            Request::WriteAt { write, zones: 2 }
+        }
+        other => other,
     }
 }

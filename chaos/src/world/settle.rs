@@ -240,6 +240,7 @@ impl World {
             keyspace,
             level: ReadLevel::Linearizable,
             query,
+            session: None,
         });
         self.put(Question::Read { zone, shard }, node, core, read)
     }

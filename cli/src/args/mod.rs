@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use meridian_client::{Context, LeaseRef, OpId, ReadLevel, WriteLevel};
+use meridian_client::{Context, LeaseRef, OnBehind, OpId, ReadLevel, WriteLevel};
 
 use crate::commands::txn::TxnArgs;
 use crate::parse;
@@ -187,6 +187,9 @@ pub(crate) struct GetArgs {
     /// How fresh: linearizable, session, bounded:500ms, eventual, zones:N
     #[arg(long, value_parser = parse::read_level)]
     pub(crate) level: Option<ReadLevel>,
+    /// What `--level session` does when the replica at hand is behind the session: wait, redirect, fail
+    #[arg(long, value_parser = parse::on_behind)]
+    pub(crate) on_behind: Option<OnBehind>,
     /// Print the value's bytes and nothing else
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,

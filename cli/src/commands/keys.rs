@@ -93,7 +93,8 @@ async fn read_all(from: impl tokio::io::AsyncRead + Unpin, name: &str) -> Result
 pub(crate) async fn get(app: &mut App<'_>, args: GetArgs) -> Outcome {
     let key = args.key.bytes()?;
     let session = Session::of(&app.settings)?;
-    let options = app.read_options(args.level, &session)?;
+    let mut options = app.read_options(args.level, &session)?;
+    options.on_behind = args.on_behind.unwrap_or_default();
     let versions = app.client().await?.get(key, &options).await?;
     session.go_on_with(&versions.session)?;
 

@@ -113,6 +113,7 @@ fn own_versions(key: Bytes, value: Option<Bytes>) -> Versions {
         written_at_ms: 0,
         age: Duration::ZERO,
         op_id: None,
+        held_by: Vec::new(),
     };
     let siblings: Vec<Sibling> = value.into_iter().map(sibling).collect();
     Versions {
@@ -122,7 +123,8 @@ fn own_versions(key: Bytes, value: Option<Bytes>) -> Versions {
         context: Context::default(),
         level: ReadLevel::Linearizable,
         served_by: ServedBy::default(),
-        staleness: Duration::ZERO,
+        staleness: Some(Duration::ZERO),
+        zones: Vec::new(),
         session: SessionToken::default(),
     }
 }

@@ -47,6 +47,13 @@ impl SessionVector {
         }
     }
 
+    /// It has seen all that another session has.
+    pub fn absorb(&mut self, other: &Self) {
+        for (shard, seen) in &other.shards {
+            self.join(*shard, seen);
+        }
+    }
+
     /// It was given this context of a key of a shard.
     pub fn join_context(&mut self, shard: u16, context: &CausalContext) {
         self.join(shard, context.vector());

@@ -243,13 +243,7 @@ impl Core {
     }
 
     /// A write, for somebody who waits in this way.
-    pub(crate) fn write_as(
-        &mut self,
-        routed: Routed,
-        write: Write,
-        what: What,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn write_as(&mut self, routed: Routed, write: Write, what: What, out: &mut Outputs) {
         if let Err(error) = self.check_writable(&routed, &write) {
             Self::answer(routed.origin, Err(error), out);
             return;

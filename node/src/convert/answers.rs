@@ -44,6 +44,8 @@ impl Scope<'_> {
             stamp_ms: served.stamp_ms,
             stamp: Bytes::new(),
             span: None,
+            zones: Vec::new(),
+            staleness_unknown: false,
         }
     }
 
@@ -56,15 +58,33 @@ impl Scope<'_> {
     ) -> kv::WriteResponse {
         let context = token::seal(&self.token_key(), self.token_scope(), key, &receipt.context);
         kv::WriteResponse {
-            receipt: Some(self.receipt(
-                Some(receipt.dot),
-                self.zone_names(&receipt.zones),
-                receipt.op_id,
-            )),
+            receipt: Some(kv::Receipt {
+                level: Some(self.level_reached(&receipt.zones)),
+                ..self.receipt(
+                    Some(receipt.dot),
+                    self.zone_names(&receipt.zones),
+                    receipt.op_id,
+                )
+            }),
             context,
             session: served.session,
             served_by: served.by,
             stamp_ms: served.stamp_ms,
+        }
+    }
+
+    /// The write level that is reached when these zones hold a write.
+    fn level_reached(&self, zones: &[ZoneId]) -> kv::WriteLevel {
+        use kv::write_level::Kind;
+        let count = u32::try_from(zones.len()).unwrap_or(u32::MAX);
+        let (kind, zones) = match zones.len() {
+            0 | 1 => (Kind::Zone, 0),
+            all if all >= self.keyspace.policy.zones.len() => (Kind::All, 0),
+            _some => (Kind::Zones, count),
+        };
+        kv::WriteLevel {
+            kind: i32::from(kind),
+            zones,
         }
     }
 
@@ -132,6 +152,7 @@ impl Scope<'_> {
             } else {
                 Vec::new()
             },
+            held_by: Vec::new(),
         })
     }
 
@@ -174,13 +195,19 @@ impl Scope<'_> {
 
 /// The level that was served.
 pub(crate) fn read_level(level: ReadLevel) -> kv::ReadLevel {
-    let kind = match level {
+    use kv::read_level::Kind;
+    let (kind, max_age_ms, zones) = match level {
         // A view shows what was newest when it was opened.
-        ReadLevel::Linearizable | ReadLevel::View { .. } => kv::read_level::Kind::Linearizable,
-        ReadLevel::Eventual => kv::read_level::Kind::Eventual,
+        ReadLevel::Linearizable | ReadLevel::View { .. } => (Kind::Linearizable, 0, 0),
+        ReadLevel::Eventual => (Kind::Eventual, 0, 0),
+        ReadLevel::Session => (Kind::Session, 0, 0),
+        ReadLevel::Bounded { max_age_ms } => (Kind::Bounded, max_age_ms, 0),
+        ReadLevel::Zones { count } => (Kind::Zones, 0, u32::from(count)),
     };
     kv::ReadLevel {
         kind: i32::from(kind),
+        max_age_ms,
+        zones,
         ..kv::ReadLevel::default()
     }
 }

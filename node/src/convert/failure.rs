@@ -59,6 +59,11 @@ impl Failure {
         self
     }
 
+    fn retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
     pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.0.metadata.insert(name.to_owned(), value.to_string());
         self
@@ -202,7 +207,23 @@ impl Failure {
             Error::TooLarge { found, limit, .. } => {
                 failure.with("found", found).with("limit", limit)
             }
+            Error::Stale { behind_ms, .. } => match behind_ms {
+                Some(behind_ms) => failure.with("behind_ms", behind_ms),
+                None => failure,
+            },
+            Error::ZonesShort { need, .. } => failure.with("need", need),
+            Error::LevelNotReached { need, op_id, .. } => {
+                failure.with("need", need).of_operation(Some(op_id))
+            }
+            Error::LevelUnsupported { level } => failure.with("level", level),
+            Error::RateLimited {
+                retry_after_ms,
+                lag_ms,
+            } => failure
+                .retry_after(Duration::from_millis(retry_after_ms))
+                .with("lag_ms", lag_ms),
             Error::NotLeader { leader: None }
+            | Error::SessionLost
             | Error::NoQuorum
             | Error::DeadlineExceeded { .. }
             | Error::VersionMismatch { .. }
@@ -290,14 +311,23 @@ const fn code(error: &Error) -> Code {
         | Error::NoQuorum
         | Error::NotAdmitted
         | Error::Quarantined
+        | Error::Stale { .. }
+        | Error::ZonesShort { .. }
         | Error::ViewLost => Code::Unavailable,
-        Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        Error::OutcomeUnknown { .. }
+        | Error::LevelNotReached { .. }
+        | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::VersionMismatch { .. }
         | Error::Conflict { .. }
         | Error::LeaseHeld
         | Error::LeaseLost => Code::Aborted,
-        Error::TooManySiblings { .. } | Error::LeaseNotFound => Code::FailedPrecondition,
-        Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
+        Error::TooManySiblings { .. }
+        | Error::LeaseNotFound
+        | Error::SessionLost
+        | Error::LevelUnsupported { .. } => Code::FailedPrecondition,
+        Error::Overloaded { .. } | Error::DiskFull | Error::RateLimited { .. } => {
+            Code::ResourceExhausted
+        }
         Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {
             Code::InvalidArgument
         }

@@ -42,6 +42,7 @@ impl Scope<'_> {
             keyspace: self.keyspace.id,
             level: ReadLevel::Linearizable,
             query: Query::Leases { shard, names },
+            session: None,
         };
         Ok((shard, Request::Read(read)))
     }

@@ -5,7 +5,7 @@
 //!
 //! Read `peer` for links between nodes, `operations` for what clients ask, `answers` for what they get, `failure` for
 //! why they do not; `transactions` for transactions both ways, `views` for tokens of views, `revisions`
-//! for those of watchers; `policy` for how a keyspace is replicated.
+//! for those of watchers, `sessions` for those of sessions; `policy` for how a keyspace is replicated.
 
 pub(crate) mod answers;
 mod exchange;
@@ -16,6 +16,7 @@ pub(crate) mod peer;
 pub(crate) mod policy;
 mod raft;
 pub(crate) mod revisions;
+pub(crate) mod sessions;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transactions;

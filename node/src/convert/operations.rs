@@ -58,9 +58,9 @@ impl<'a> Scope<'a> {
     /// A read of one key.
     pub(crate) fn get(&self, get: kv::Get) -> Result<Prepared, Failure> {
         check_key(&get.key)?;
-        check_session(&get.session)?;
         let shard = self.keyspace.shard_of(&get.key);
         let level = self.level_of_get(&get, shard)?;
+        let session = self.session_of(&get.session, get.level.as_ref(), shard)?;
         let key = get.key.clone();
         let query = if get.stamped {
             Query::Examine { key }
@@ -73,6 +73,7 @@ impl<'a> Scope<'a> {
                 keyspace: self.keyspace.id,
                 level,
                 query,
+                session,
             }),
             key: get.key,
             session: get.session,
@@ -104,6 +105,10 @@ impl<'a> Scope<'a> {
         let intent = put.intent();
         let expires_at_ms = self.expires_at_ms(put.ttl_ms);
         let lease = put.lease.map(leases::lease_from_wire).transpose()?;
+        if lease.is_some() && self.zones_of(put.level)?.is_some() {
+            let level = "zones or all on a write attached to a lease";
+            return Err(Failure::level_unsupported(level));
+        }
         let prepared = self.write(
             WriteParts {
                 key: put.key,
@@ -149,20 +154,24 @@ impl<'a> Scope<'a> {
 
     fn write(&self, parts: WriteParts, fresh: impl FnOnce() -> u128) -> Result<Prepared, Failure> {
         check_key(&parts.key)?;
-        check_session(&parts.session)?;
-        check_write_level(parts.level)?;
+        self.session(&parts.session)?;
+        let zones = self.zones_of(parts.level)?;
         let op_id = self.op_id(parts.op_id, fresh)?;
         let intent = self.intent(&parts.key, parts.intent, &parts.context, &parts.expected)?;
+        let write = Write {
+            keyspace: self.keyspace.id,
+            key: parts.key.clone(),
+            content: parts.content,
+            intent,
+            op_id,
+            expires_at_ms: parts.expires_at_ms,
+        };
         Ok(Prepared {
             shard: self.keyspace.shard_of(&parts.key),
-            request: Request::Write(Write {
-                keyspace: self.keyspace.id,
-                key: parts.key.clone(),
-                content: parts.content,
-                intent,
-                op_id,
-                expires_at_ms: parts.expires_at_ms,
-            }),
+            request: match zones {
+                Some(zones) => Request::WriteAt { write, zones },
+                None => Request::Write(write),
+            },
             key: parts.key,
             session: parts.session,
             level: ReadLevel::Linearizable,
@@ -313,8 +322,20 @@ pub(crate) fn check_value(value: &[u8]) -> Result<(), Failure> {
 pub(crate) fn check_stamped(stamped: bool, level: ReadLevel) -> Result<(), Failure> {
     match level {
         ReadLevel::Linearizable => Ok(()),
-        ReadLevel::Eventual | ReadLevel::View { .. } if !stamped => Ok(()),
-        ReadLevel::Eventual | ReadLevel::View { .. } => Err(Failure::invalid(
+        ReadLevel::Eventual
+        | ReadLevel::View { .. }
+        | ReadLevel::Session
+        | ReadLevel::Bounded { .. }
+        | ReadLevel::Zones { .. }
+            if !stamped =>
+        {
+            Ok(())
+        }
+        ReadLevel::Eventual
+        | ReadLevel::View { .. }
+        | ReadLevel::Session
+        | ReadLevel::Bounded { .. }
+        | ReadLevel::Zones { .. } => Err(Failure::invalid(
             "INVALID_ARGUMENT",
             "stamps are given at the level linearizable only",
         )),
@@ -341,25 +362,39 @@ pub(crate) fn read_level(level: Option<kv::ReadLevel>) -> Result<ReadLevel, Fail
     match Kind::try_from(level.kind) {
         Ok(Kind::Linearizable) => Ok(ReadLevel::Linearizable),
         Ok(Kind::Eventual) => Ok(ReadLevel::Eventual),
-        Ok(Kind::Session) => Err(Failure::level_unsupported("session")),
-        Ok(Kind::Bounded) => Err(Failure::level_unsupported("bounded")),
-        Ok(Kind::Zones) => Err(Failure::level_unsupported("zones")),
+        Ok(Kind::Session) => Ok(ReadLevel::Session),
+        Ok(Kind::Bounded) => Ok(ReadLevel::Bounded {
+            max_age_ms: level.max_age_ms,
+        }),
+        Ok(Kind::Zones) => Ok(ReadLevel::Zones {
+            count: zone_count(level.zones)?,
+        }),
         Err(unknown) => Err(Failure::level_unsupported(&unknown.0.to_string())),
     }
 }
 
-/// The level of `zone` is the one there is; one zone asked by number is the same.
-fn check_write_level(level: Option<kv::WriteLevel>) -> Result<(), Failure> {
-    use kv::write_level::Kind;
-    let level = level.unwrap_or_default();
-    match Kind::try_from(level.kind) {
-        Ok(Kind::Zone) => Ok(()),
-        Ok(Kind::Zones) if level.zones == 1 => Ok(()),
-        Ok(Kind::Zones) => Err(Failure::level_unsupported(&format!(
-            "zones:{}",
-            level.zones
-        ))),
-        Ok(Kind::All) => Err(Failure::level_unsupported("all")),
-        Err(unknown) => Err(Failure::level_unsupported(&unknown.0.to_string())),
+/// A number of zones; whether the keyspace has as many is for the core to say.
+fn zone_count(zones: u32) -> Result<u16, Failure> {
+    u16::try_from(zones)
+        .ok()
+        .filter(|zones| *zones > 0)
+        .ok_or_else(|| Failure::invalid("INVALID_ARGUMENT", format!("a level of {zones} zones")))
+}
+
+impl Scope<'_> {
+    /// How many zones a write is to be in before it is acknowledged; `None` when its own is enough.
+    fn zones_of(&self, level: Option<kv::WriteLevel>) -> Result<Option<u16>, Failure> {
+        use kv::write_level::Kind;
+        let level = level.unwrap_or_default();
+        match Kind::try_from(level.kind) {
+            Ok(Kind::Zone) => Ok(None),
+            Ok(Kind::Zones) if level.zones == 1 => Ok(None),
+            Ok(Kind::Zones) => zone_count(level.zones).map(Some),
+            Ok(Kind::All) => {
+                let zones = u32::try_from(self.keyspace.policy.zones.len()).unwrap_or(u32::MAX);
+                zone_count(zones.max(1)).map(Some)
+            }
+            Err(unknown) => Err(Failure::level_unsupported(&unknown.0.to_string())),
+        }
     }
 }

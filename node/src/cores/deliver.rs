@@ -7,7 +7,7 @@ use meridian_core::error::Error;
 use meridian_core::ids::NodeId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::{Notice, ReleasedRead};
-use meridian_core::request::{Query, ReadLevel, Response};
+use meridian_core::request::{Answer, Query, ReadLevel, Response};
 use meridian_core::{Outputs, address};
 
 use super::replies::{Done, Replies, Ticket};
@@ -143,9 +143,16 @@ impl CoreThread {
     ) -> Option<NodeId> {
         let pin = match ticket.level {
             ReadLevel::View { node, .. } => Some(node),
-            ReadLevel::Linearizable | ReadLevel::Eventual => None,
+            ReadLevel::Linearizable
+            | ReadLevel::Eventual
+            | ReadLevel::Session
+            | ReadLevel::Bounded { .. }
+            | ReadLevel::Zones { .. } => None,
         };
         match result {
+            Ok(Response::Read(Answer::Shown(shown))) => {
+                Some(shown.by).filter(|node| *node != self.shared.node)
+            }
             Ok(Response::Written(_) | Response::Read(_) | Response::Transacted(_)) => pin
                 .or_else(|| self.shared.leader_of(ticket.keyspace, ticket.shard))
                 .filter(|node| *node != self.shared.node),

@@ -51,9 +51,9 @@ impl Submission {
     /// Bytes of the key and the value.
     fn bytes(&self) -> usize {
         let value = match &self.request {
-            Request::Write(write) | Request::LeasedWrite { write, .. } => {
-                write.content.value().map_or(0, bytes::Bytes::len)
-            }
+            Request::Write(write)
+            | Request::LeasedWrite { write, .. }
+            | Request::WriteAt { write, .. } => write.content.value().map_or(0, bytes::Bytes::len),
             Request::Transact(transaction) => transactions::size_bytes(transaction),
             Request::Read(_)
             | Request::KeyspaceCreate(_)

@@ -5,7 +5,7 @@ use meridian_causal::Content;
 use meridian_core::command::Effect;
 use meridian_core::inner::{InnerRequest, InnerResponse};
 use meridian_core::message::{Exchange, Image, PeerMessage};
-use meridian_core::request::{Query, Request, Response};
+use meridian_core::request::{Answer, Query, Request, Response};
 use meridian_core::transaction::ActionResult;
 
 use crate::convert::transactions;
@@ -69,9 +69,9 @@ fn effect_weight(effect: &Effect) -> usize {
 
 fn request_weight(request: &Request) -> usize {
     match request {
-        Request::Write(write) | Request::LeasedWrite { write, .. } => {
-            write.key.len() + content(&write.content) + BASE
-        }
+        Request::Write(write)
+        | Request::LeasedWrite { write, .. }
+        | Request::WriteAt { write, .. } => write.key.len() + content(&write.content) + BASE,
         Request::Transact(transaction) => transactions::size_bytes(transaction) + BASE,
         Request::Read(read) => match &read.query {
             Query::Validate { compare, .. } => transactions::compare_bytes(compare) + BASE,
@@ -103,22 +103,17 @@ fn inner_weight(inner: &InnerRequest) -> usize {
         InnerRequest::Resolve { .. }
         | InnerRequest::Inquire { .. }
         | InnerRequest::ViewPin { .. }
+        | InnerRequest::Measure { .. }
+        | InnerRequest::Read { .. }
         | InnerRequest::ViewDrop { .. } => BASE,
     }
 }
 
 fn response_weight(response: &Response) -> usize {
-    use meridian_core::request::Answer;
     match response {
-        Response::Read(Answer::Key(set) | Answer::Examined { set, .. }) => siblings(set),
-        Response::Read(Answer::Page { keys, .. } | Answer::Range { keys, .. }) => keys
-            .iter()
-            .map(|(key, set)| key.len() + siblings(set))
-            .sum(),
+        Response::Read(answer) => answer_weight(answer),
         Response::Transacted(transacted) => transacted.results.iter().map(result_weight).sum(),
-        Response::Read(Answer::Leases(leases)) => leases.len() * BASE,
-        Response::Read(Answer::Digest(_) | Answer::Holds(_))
-        | Response::Written(_)
+        Response::Written(_)
         | Response::KeyspaceCreated(_)
         | Response::KeyspaceDeleted(_)
         | Response::Lag(_)
@@ -132,11 +127,27 @@ fn response_weight(response: &Response) -> usize {
                 let read = vote.then.iter().chain(&vote.otherwise);
                 read.map(siblings).sum::<usize>() + BASE
             }
+            InnerResponse::Measured { received, ages, .. } => {
+                (received.len() + ages.len()) * 16 + BASE
+            }
             InnerResponse::Resolved
             | InnerResponse::Inquired(_)
             | InnerResponse::ViewPinned { .. }
             | InnerResponse::ViewConfirmed => BASE,
         },
+    }
+}
+
+fn answer_weight(answer: &Answer) -> usize {
+    match answer {
+        Answer::Key(set) | Answer::Examined { set, .. } => siblings(set),
+        Answer::Page { keys, .. } | Answer::Range { keys, .. } => keys
+            .iter()
+            .map(|(key, set)| key.len() + siblings(set))
+            .sum(),
+        Answer::Leases(leases) => leases.len() * BASE,
+        Answer::Shown(shown) => answer_weight(&shown.answer) + shown.seen.len() * 16 + BASE,
+        Answer::Digest(_) | Answer::Holds(_) => BASE,
     }
 }
 

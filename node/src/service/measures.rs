@@ -92,6 +92,7 @@ impl AdminService {
                     query: Query::Digest {
                         shard: ShardId(shard),
                     },
+                    session: None,
                 }),
             };
             let mut total = ShardDigest::default();

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use meridian_causal::VersionVector;
 use meridian_core::ids::ShardId;
 use meridian_core::limits::{RANGE_KEYS_MAX, SCAN_KEYS_MAX};
 use meridian_core::read::merge_pages;
@@ -19,7 +20,8 @@ use crate::calls::Ask;
 use crate::clock::wall_ms;
 use crate::convert::Failure;
 use crate::convert::answers::read_level as level_to_wire;
-use crate::convert::operations::{Scope, check_session, check_stamped, read_level};
+use crate::convert::operations::{Scope, check_stamped, read_level};
+use crate::convert::sessions;
 use crate::convert::transactions::stamps;
 use crate::convert::views;
 use crate::cores::Kind;
@@ -38,6 +40,9 @@ struct Plan {
     source: Source,
     filter: Filter,
     keys_only: bool,
+    session: Bytes,
+    /// As it was asked for.
+    level: Option<kv::ReadLevel>,
     /// What the page token is bound to.
     fingerprint: Fingerprint,
 }
@@ -87,6 +92,10 @@ struct Merged {
     entries: Vec<kv::Entry>,
     next: Option<Bytes>,
     range_stamps: Vec<kv::RangeStamp>,
+    /// What the shards had received, where it was asked for.
+    seen: Vec<(ShardId, VersionVector)>,
+    /// Age of the oldest replica that was read.
+    age_ms: Option<u64>,
 }
 
 /// A keyed hash that has taken in all of a scan but its position.
@@ -147,7 +156,6 @@ impl Fingerprint {
 
 impl Plan {
     fn new(scope: &Scope<'_>, scan: &kv::Scan) -> Result<Self, Failure> {
-        check_session(&scan.session)?;
         let fingerprint = Fingerprint::new(scope, scan);
         let start = scan.from.clone().max(scan.prefix.clone());
         let from = if scan.page_token.is_empty() {
@@ -167,6 +175,8 @@ impl Plan {
                 .unwrap_or(SCAN_KEYS_MAX)
                 .min(SCAN_KEYS_MAX),
             source: Source::new(scope, scan)?,
+            session: scan.session.clone(),
+            level: scan.level.filter(|_| scan.view.is_empty()),
             filter: if scan.conflicts_only {
                 Filter::Conflicts
             } else {
@@ -193,6 +203,7 @@ impl Plan {
                     keyspace,
                     level: self.source.level_of(shard)?,
                     query: self.query(shard),
+                    session: scope.session_of(&self.session, self.level.as_ref(), shard)?,
                 }),
             })
         };
@@ -255,8 +266,9 @@ impl KvService {
                 .unwrap_or_default(),
             level: Some(level_to_wire(plan.source.level_of(ShardId(0))?)),
             served_by: (form == Form::Unary).then(|| self.calls.shared.served_by()),
-            staleness_ms: 0,
-            session: scan.session,
+            staleness_ms: merged.age_ms.unwrap_or(0),
+            staleness_unknown: merged.age_ms.is_none(),
+            session: scope.session_after_scan(&scan.session, &merged.seen),
             stamp_ms: if form == Form::Unary {
                 scope.wall_ms
             } else {
@@ -275,8 +287,16 @@ impl KvService {
         let mut pages = Vec::new();
         let mut range_stamps = Vec::new();
         let answers = self.calls.ask(plan.asks(scope)?, patience).await;
+        let (mut seen, mut age_ms) = (Vec::new(), Some(0));
         for (place, answer) in answers.into_iter().enumerate() {
-            match answer.map_err(Failure::from_core)? {
+            let answer = answer.map_err(|error| Failure::named(error, scope.catalog))?;
+            let (answer, shown) = sessions::unwrap(answer);
+            if let Some(shown) = shown {
+                age_ms = age_ms.and_then(|oldest| Some(shown.age_ms?.max(oldest)));
+                let shard = ShardId(u16::try_from(place).unwrap_or(u16::MAX));
+                seen.push((shard, shown.seen));
+            }
+            match answer {
                 Response::Read(Answer::Page { keys, more }) => pages.push((keys, more)),
                 Response::Read(Answer::Range {
                     keys,
@@ -292,7 +312,8 @@ impl KvService {
                     | Answer::Digest(_)
                     | Answer::Examined { .. }
                     | Answer::Holds(_)
-                    | Answer::Leases(_),
+                    | Answer::Leases(_)
+                    | Answer::Shown(_),
                 )
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
@@ -323,6 +344,8 @@ impl KvService {
             entries,
             next,
             range_stamps,
+            seen,
+            age_ms,
         })
     }
 }

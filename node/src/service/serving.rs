@@ -7,7 +7,7 @@ use bytes::Bytes;
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::NodeId;
-use meridian_core::request::{Answer, Response};
+use meridian_core::request::{Answer, Response, Shown};
 use meridian_proto::kv::v1 as kv;
 
 use super::KvService;
@@ -15,6 +15,7 @@ use crate::clock::wall_ms;
 use crate::convert::Failure;
 use crate::convert::answers::Served;
 use crate::convert::operations::{Prepared, Scope};
+use crate::convert::sessions;
 use crate::convert::transactions::{ShardCompare, stamps};
 use crate::cores::{Done, Kind, Replies, Submission, Ticket};
 
@@ -135,7 +136,9 @@ impl KvService {
     ) -> Result<Worded, Failure> {
         let Done { ticket, by, result } = done;
         let op_id = ticket.op_id;
-        let response = result.map_err(|error| Failure::from_core(error).of_operation(op_id))?;
+        let response =
+            result.map_err(|error| Failure::named(error, catalog).of_operation(op_id))?;
+        let (response, shown) = sessions::unwrap(response);
         let keyspace = catalog
             .keyspaces
             .get(&ticket.keyspace)
@@ -145,14 +148,21 @@ impl KvService {
             keyspace,
             wall_ms: wall_ms(),
         };
-        let served = self.served(by, ticket.session, form);
+        let session = session_after(&scope, &ticket, (&response, shown.as_deref()));
+        let served = self.served(by, session, form);
+        let say = |mut get: kv::GetResponse| {
+            if let Some(shown) = &shown {
+                scope.say_shown(&mut get, shown);
+            }
+            Worded::Get(get)
+        };
         match response {
             Response::Read(Answer::Key(set)) => {
                 self.calls
                     .shared
                     .metrics
                     .found(set.siblings().len(), set.is_conflict());
-                Ok(Worded::Get(scope.get_response(
+                Ok(say(scope.get_response(
                     &ticket.key,
                     &set,
                     ticket.level,
@@ -166,7 +176,7 @@ impl KvService {
             }) => {
                 let get = scope.get_response(&ticket.key, &set, ticket.level, served);
                 let span = stamps::span_to_wire(ticket.shard, stamp, held_through);
-                Ok(Worded::Get(kv::GetResponse {
+                Ok(say(kv::GetResponse {
                     stamp: stamps::key_to_wire(stamp),
                     span,
                     ..get
@@ -186,7 +196,11 @@ impl KvService {
                 served,
             ))),
             Response::Read(
-                Answer::Page { .. } | Answer::Digest(_) | Answer::Range { .. } | Answer::Leases(_),
+                Answer::Page { .. }
+                | Answer::Digest(_)
+                | Answer::Range { .. }
+                | Answer::Leases(_)
+                | Answer::Shown(_),
             )
             | Response::ViewOpened(_)
             | Response::ViewClosed
@@ -217,6 +231,23 @@ impl KvService {
                 session,
             },
         }
+    }
+}
+
+/// The session token that goes with an answer; empty without a session.
+fn session_after(
+    scope: &Scope<'_>,
+    ticket: &Ticket,
+    (response, shown): (&Response, Option<&Shown>),
+) -> Bytes {
+    match (response, shown) {
+        (Response::Written(receipt), _) => {
+            scope.session_after_write(&ticket.session, ticket.shard, receipt)
+        }
+        (Response::Read(answer), Some(shown)) => {
+            scope.session_after_read(&ticket.session, ticket.shard, (answer, &shown.seen))
+        }
+        _bears_none => Bytes::new(),
     }
 }
 

@@ -135,7 +135,10 @@ impl Core {
 
     /// Asks again, for those who wait, and from time to time for those to come.
     pub(super) fn measure_due(&mut self, now: Now, out: &mut Outputs) {
-        let data = self.groups.iter().filter(|(_, group)| group.shard().is_some());
+        let data = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.shard().is_some());
         let groups: Vec<GroupId> = data.map(|(id, _)| *id).collect();
         for group in groups {
             let awaited = self.levels.waiting.contains_key(&group);
@@ -178,7 +181,9 @@ impl Core {
 
     /// It is sure.
     pub(crate) fn measure_answer(&self, now: Now, group: GroupId) -> Result<Response, Error> {
-        let shard = self.whole_replica(group).ok_or(Error::NotLeader { leader: None })?;
+        let shard = self
+            .whole_replica(group)
+            .ok_or(Error::NotLeader { leader: None })?;
         let ages = exchange::others(&self.catalog, group).filter_map(|other| {
             let fresh_ns = self.levels.ages.fresh_ns(group, other.id)?;
             let age_ms = now.mono_ns.saturating_sub(fresh_ns).div_ceil(MS);

@@ -56,7 +56,10 @@ impl Core {
         let keyspace = self.catalog.keyspaces.get(&group.keyspace);
         let policy = &keyspace.ok_or(Error::KeyspaceNotFound)?.policy;
         if policy.mode != Mode::Async {
-            let level = format!("zones:{zones} on writes of a {} keyspace", policy.mode.name());
+            let level = format!(
+                "zones:{zones} on writes of a {} keyspace",
+                policy.mode.name()
+            );
             return Err(Error::LevelUnsupported { level });
         }
         if zones == 0 || usize::from(zones) > policy.zones.len() {
@@ -105,7 +108,10 @@ impl Core {
         let routed = Routed {
             origin: waiter.origin,
             // Whoever has forwarded it is to hear what became of it before giving up.
-            deadline_ns: waiter.deadline_ns.saturating_sub(margin_ns).max(now.mono_ns),
+            deadline_ns: waiter
+                .deadline_ns
+                .saturating_sub(margin_ns)
+                .max(now.mono_ns),
             group: reach.group,
         };
         let group = reach.group;

@@ -74,7 +74,10 @@ impl Core {
         let id = reads.next;
         let one = ZoneRead {
             origin: routed.origin,
-            deadline_ns: routed.deadline_ns.saturating_sub(margin_ns).max(now.mono_ns),
+            deadline_ns: routed
+                .deadline_ns
+                .saturating_sub(margin_ns)
+                .max(now.mono_ns),
             read: *read,
             need: usize::from(count),
             open: groups.len(),
@@ -131,7 +134,12 @@ impl Core {
             shard: answer.group.shard,
             read: Box::new(read),
         };
-        self.ask(answer.group, request, (Own::ZoneRead(answer), deadline_ns), out);
+        self.ask(
+            answer.group,
+            request,
+            (Own::ZoneRead(answer), deadline_ns),
+            out,
+        );
     }
 
     /// A zone has answered, or will not.
@@ -196,10 +204,7 @@ impl Core {
     }
 }
 
-fn merged(
-    found: BTreeMap<ZoneId, (SiblingSet, VersionVector)>,
-    by: crate::ids::NodeId,
-) -> Shown {
+fn merged(found: BTreeMap<ZoneId, (SiblingSet, VersionVector)>, by: crate::ids::NodeId) -> Shown {
     let (mut set, mut seen) = (SiblingSet::new(), VersionVector::new());
     for (other, received) in found.values() {
         set.merge(other);
@@ -257,7 +262,10 @@ mod tests {
         let b = wrote(&mut two, 2, &CausalContext::new());
         let shown = merged(found(vec![one, two]), NodeId(1));
         let (first, second) = (ZoneId(1), ZoneId(2));
-        assert_eq!(shown.held, vec![(a, vec![first, second]), (b, vec![second])]);
+        assert_eq!(
+            shown.held,
+            vec![(a, vec![first, second]), (b, vec![second])]
+        );
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Scope<'_> {
                 keyspace: self.keyspace.id,
                 level: ReadLevel::Linearizable,
                 query: Query::Validate { shard, compare },
+                session: None,
             }),
             key: Bytes::new(),
             session: Bytes::new(),
