@@ -225,7 +225,8 @@ fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const fn level_name(level: ReadLevel) -> &'static str {
+/// The name of a level.
+pub const fn level_name(level: ReadLevel) -> &'static str {
     match level {
         ReadLevel::Linearizable => "linearizable",
         ReadLevel::Eventual => "eventual",

@@ -142,6 +142,11 @@ impl Stats {
         for (name, count) in &other.transactions {
             *self.transactions.entry(name).or_default() += count;
         }
+        for (level, (answered, not)) in &other.levels {
+            let sum = self.levels.entry(level).or_default();
+            sum.0 += answered;
+            sum.1 += not;
+        }
         for (stage, (seen, died)) in &other.stages {
             let sum = self.stages.entry(*stage).or_default();
             sum.0 += seen;
@@ -158,6 +163,13 @@ impl Stats {
             .map(|(name, count)| format!("{name}={count}"))
             .collect();
         format!("transactions: {}", counts.join(" "))
+    }
+
+    /// Reads at levels: answered, and in brackets not answered.
+    fn levels_line(&self) -> String {
+        let levels = self.levels.iter();
+        let levels = levels.map(|(name, (answered, not))| format!("{name}={answered}({not})"));
+        format!("levels: {}", levels.collect::<Vec<_>>().join(" "))
     }
 
     /// Stages come to, and in brackets how often a node died there.
@@ -183,6 +195,7 @@ impl Stats {
             ),
             format!("faults: {}", faults.collect::<Vec<_>>().join(" ")),
             self.transactions_line(),
+            self.levels_line(),
             self.stages_line(),
             format!(
                 "events={} messages={} leaders={} comparisons={} images={} batches-lost={} simulated={seconds}s \

@@ -243,6 +243,7 @@ pub(crate) fn lag(row: &admin::LagRow) -> Value {
         "lag_ms": row.lag_ms,
         "entries": row.entries,
         "bytes": row.bytes,
+        "breach": row.breach,
     })
 }
 

@@ -29,7 +29,7 @@ use meridian_core::{Input, Outputs};
 
 use crate::checkers::Observer;
 use crate::client::{Client, Keys};
-use crate::history::History;
+use crate::history::{Action, History, level_name};
 use crate::nemesis::{FaultKind, Nemesis};
 use crate::network::Network;
 use crate::node::SimNode;
@@ -138,6 +138,8 @@ pub struct Stats {
     pub faults: BTreeMap<FaultKind, u64>,
     /// Transactions by outcome.
     pub transactions: BTreeMap<&'static str, u64>,
+    /// Reads at levels, by level: how many were answered, and how many were not.
+    pub levels: BTreeMap<&'static str, (u64, u64)>,
     /// Stages of transactions over several shards, and of views: how often come to, and how often a node died there.
     pub stages: BTreeMap<Stage, (u64, u64)>,
     /// Batches lost in crashes.
@@ -267,6 +269,13 @@ impl World {
         let mut violation = self.run_to_end().err();
         self.stats.simulated_ns = self.queue.now();
         for operation in &self.history.operations {
+            if let Action::Visit { level, .. } = &operation.action {
+                let counted = self.stats.levels.entry(level_name(*level)).or_default();
+                match operation.status() {
+                    "ok" => counted.0 += 1,
+                    _ => counted.1 += 1,
+                }
+            }
             match operation.status() {
                 "ok" => self.stats.ok += 1,
                 "fail" => self.stats.fail += 1,

@@ -62,13 +62,19 @@ impl AdminService {
                     sum.bytes = sum.bytes.saturating_add(lag.bytes);
                 }
             }
-            rows.extend(sums.into_values().map(|lag| pb::LagRow {
-                from: self.calls.shared.zone_name.clone(),
-                to: catalog.zones.get(&lag.to).cloned().unwrap_or_default(),
-                keyspace: keyspace.name.clone(),
-                lag_ms: lag.lag_ms,
-                entries: lag.entries,
-                bytes: lag.bytes,
+            rows.extend(sums.into_values().map(|lag| {
+                pb::LagRow {
+                    from: self.calls.shared.zone_name.clone(),
+                    to: catalog.zones.get(&lag.to).cloned().unwrap_or_default(),
+                    keyspace: keyspace.name.clone(),
+                    lag_ms: lag.lag_ms,
+                    entries: lag.entries,
+                    bytes: lag.bytes,
+                    breach: keyspace
+                        .policy
+                        .max_lag_ms
+                        .is_some_and(|bound| lag.lag_ms > bound),
+                }
             }));
         }
         Ok(rows)

@@ -277,7 +277,7 @@ impl Cluster {
             .unwrap_or_else(|last| panic!("{key} at n{}: {last}", index + 1));
     }
 
-    async fn stamp(&self, index: usize) -> u64 {
+    pub(crate) async fn stamp(&self, index: usize) -> u64 {
         self.kv(index)
             .await
             .hello(kv::HelloRequest {})

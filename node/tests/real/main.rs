@@ -5,6 +5,8 @@ mod cluster;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod levels;
+#[cfg(test)]
 mod one_zone;
 #[cfg(test)]
 mod refusals;

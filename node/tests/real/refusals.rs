@@ -104,11 +104,8 @@ async fn forged_and_foreign_contexts_and_levels_not_offered_are_refused_without_
         context,
         ..plain()
     };
-    let level = |kind: kv::write_level::Kind| kv::Put {
-        level: Some(kv::WriteLevel {
-            kind: i32::from(kind),
-            zones: 2,
-        }),
+    let level = |kind| kv::Put {
+        level: Some(kv::WriteLevel { kind, zones: 2 }),
         ..plain()
     };
     let cases = [
@@ -116,14 +113,8 @@ async fn forged_and_foreign_contexts_and_levels_not_offered_are_refused_without_
         (with_context("forged".into()), argument("BAD_TOKEN")),
         (with_context(vec![1; 70_000].into()), argument("BAD_TOKEN")),
         (kv::Put { context, ..plain() }, argument("INVALID_ARGUMENT")),
-        (
-            level(kv::write_level::Kind::All),
-            unsupported("LEVEL_UNSUPPORTED"),
-        ),
-        (
-            level(kv::write_level::Kind::Zones),
-            unsupported("LEVEL_UNSUPPORTED"),
-        ),
+        (level(1), argument("INVALID_ARGUMENT")),
+        (level(77), unsupported("LEVEL_UNSUPPORTED")),
     ];
     for (put, expected) in cases {
         assert_eq!(put_refused(&cluster, "", put).await, expected);
@@ -136,13 +127,15 @@ async fn reads_are_refused_by_reason() {
     let cluster = Cluster::start(&[1], &[]);
     let mut client = cluster.kv(0).await;
     let keyspace = String::new();
-    for kind in [
-        kv::read_level::Kind::Session,
-        kv::read_level::Kind::Bounded,
-        kv::read_level::Kind::Zones,
+    let zones = i32::from(kv::read_level::Kind::Zones);
+    for (kind, count, expected) in [
+        (zones, 0, argument("INVALID_ARGUMENT")),
+        (zones, 2, argument("INVALID_ARGUMENT")),
+        (77, 0, unsupported("LEVEL_UNSUPPORTED")),
     ] {
         let level = Some(kv::ReadLevel {
-            kind: i32::from(kind),
+            kind,
+            zones: count,
             ..kv::ReadLevel::default()
         });
         let get = Some(kv::Get {
@@ -155,7 +148,7 @@ async fn reads_are_refused_by_reason() {
             get,
         };
         let refused = client.get(request).await.unwrap_err();
-        assert_eq!(facts(&refused), unsupported("LEVEL_UNSUPPORTED"));
+        assert_eq!(facts(&refused), expected);
     }
     let scan = Some(kv::Scan {
         page_token: "x".into(),

@@ -3,13 +3,11 @@
 //! A replica that is too old, or does not know its age, measures at once and lets the read wait for the outcome; many
 //! reads share one question. When that does not help within a short time, the read fails with the age that is known.
 
-use super::LevelWait;
 use crate::core::Core;
 use crate::output::Outputs;
 use crate::request::Read;
 use crate::route::Routed;
 use crate::time::Now;
-use crate::waiting::What;
 
 /// Longest time that a read waits for its replica to be young enough, in milliseconds: a zone that is cut off says so
 /// at once, whatever the caller's deadline.
@@ -36,11 +34,8 @@ impl Core {
             self.serve(routed.origin, *read, (None, 0), out);
             return;
         }
-        let what = What::Level(Box::new(LevelWait::Read(routed.group, read)));
-        if let Some(ticket) = self.ticket(&routed, what, out) {
-            let waiting = self.levels.waiting.entry(routed.group).or_default();
-            waiting.insert(ticket);
-            self.measure(now, routed.group, out);
-        }
+        let group = routed.group;
+        self.wait_for_replica(now, &routed, read, out);
+        self.measure(now, group, out);
     }
 }

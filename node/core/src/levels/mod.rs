@@ -31,11 +31,12 @@ use crate::core::Core;
 use crate::error::{EffectOf, Error};
 use crate::group::Group;
 use crate::ids::{GroupId, NodeId, RequestId};
+use crate::limits::LEVEL_MARGIN_MS;
 use crate::output::Outputs;
 use crate::request::{Answer, Read, ReadLevel, Response};
 use crate::route::Routed;
 use crate::shard::{self, Shard};
-use crate::time::Now;
+use crate::time::{MS, Now};
 use crate::waiting::{Waiter, What};
 
 pub(crate) use ages::Measuring;
@@ -205,8 +206,19 @@ impl Core {
         }
     }
 
+    /// When whoever waits here is answered at the latest: before whoever asked gives up.
+    fn answer_by(now: Now, deadline_ns: u64) -> u64 {
+        let left_ns = deadline_ns.saturating_sub(now.mono_ns);
+        let margin_ns = LEVEL_MARGIN_MS.saturating_mul(MS).min(left_ns / 2);
+        deadline_ns.saturating_sub(margin_ns)
+    }
+
     /// Lets a read wait for a group's replica.
-    fn wait_for_replica(&mut self, routed: &Routed, read: Box<Read>, out: &mut Outputs) {
+    fn wait_for_replica(&mut self, now: Now, routed: &Routed, read: Box<Read>, out: &mut Outputs) {
+        let routed = &Routed {
+            deadline_ns: Self::answer_by(now, routed.deadline_ns),
+            ..*routed
+        };
         let what = What::Level(Box::new(LevelWait::Read(routed.group, read)));
         if let Some(ticket) = self.ticket(routed, what, out) {
             let waiting = self.levels.waiting.entry(routed.group).or_default();

@@ -11,12 +11,11 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::exchange;
 use crate::ids::{GroupId, RequestId};
-use crate::limits::LEVEL_MARGIN_MS;
 use crate::output::Outputs;
 use crate::policy::Mode;
 use crate::request::{Receipt, Response, Write};
 use crate::route::Routed;
-use crate::time::{MS, Now};
+use crate::time::Now;
 use crate::waiting::{Waiter, What};
 
 /// A committed write that waits for other zones.
@@ -104,22 +103,14 @@ impl Core {
             Self::answer(waiter.origin, Ok(Response::Written(receipt)), out);
             return;
         }
-        let margin_ns = LEVEL_MARGIN_MS.saturating_mul(MS);
-        let routed = Routed {
-            origin: waiter.origin,
-            // Whoever has forwarded it is to hear what became of it before giving up.
-            deadline_ns: waiter
-                .deadline_ns
-                .saturating_sub(margin_ns)
-                .max(now.mono_ns),
-            group: reach.group,
-        };
+        let origin = waiter.origin;
+        let deadline_ns = Self::answer_by(now, waiter.deadline_ns);
         let group = reach.group;
         let not_reached = reach.not_reached(zones);
         let what = What::Level(Box::new(LevelWait::Reach(reach)));
         let waiter = Waiter {
-            origin: routed.origin,
-            deadline_ns: routed.deadline_ns,
+            origin,
+            deadline_ns,
             what,
         };
         match self.waiting.enter(waiter) {
@@ -127,7 +118,7 @@ impl Core {
                 let reaching = self.levels.reaching.entry(group).or_default();
                 reaching.insert(ticket);
             }
-            None => Self::answer(routed.origin, Err(not_reached), out),
+            None => Self::answer(origin, Err(not_reached), out),
         }
     }
 

@@ -50,7 +50,7 @@ impl Core {
     ) {
         let node = match session.behind {
             OnBehind::Wait => {
-                self.wait_for_replica(routed, read, out);
+                self.wait_for_replica(now, routed, read, out);
                 return;
             }
             OnBehind::Redirect => self.further(routed.group, &session.after),

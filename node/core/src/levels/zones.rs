@@ -14,12 +14,12 @@ use crate::error::Error;
 use crate::exchange;
 use crate::ids::GroupId;
 use crate::inner::InnerRequest;
-use crate::limits::{LEVEL_MARGIN_MS, ZONE_READS_MAX};
+use crate::limits::ZONE_READS_MAX;
 use crate::output::Outputs;
 use crate::policy::Mode;
 use crate::request::{Answer, Query, Read, ReadLevel, Response, Session};
 use crate::route::Routed;
-use crate::time::{MS, Now};
+use crate::time::Now;
 use crate::waiting::{Origin, Own};
 
 /// How often one zone is asked within one read: once more for each guess at its leader that was wrong.
@@ -68,16 +68,12 @@ impl Core {
                 return;
             }
         };
-        let margin_ns = LEVEL_MARGIN_MS.saturating_mul(MS);
         let reads = &mut self.levels.zone_reads;
         reads.next = reads.next.saturating_add(1);
         let id = reads.next;
         let one = ZoneRead {
             origin: routed.origin,
-            deadline_ns: routed
-                .deadline_ns
-                .saturating_sub(margin_ns)
-                .max(now.mono_ns),
+            deadline_ns: Self::answer_by(now, routed.deadline_ns),
             read: *read,
             need: usize::from(count),
             open: groups.len(),

@@ -369,6 +369,7 @@ impl World {
             query: Query::Get {
                 key: text(&key(shard)),
             },
+            session: None,
         };
         self.ask(node, Request::Read(read))
     }
