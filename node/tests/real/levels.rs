@@ -246,6 +246,8 @@ async fn a_read_of_two_zones_shows_every_sibling_and_who_holds_it() {
 #[tokio::test]
 async fn a_write_that_misses_its_level_stands_and_reaches_it_after_healing() {
     let cluster = three_zones();
+    cluster.put(0, "k", "old").await.unwrap();
+    cluster.expect(&ALL, "k", &["old"]).await;
     cut_off(&cluster, "c").await;
     let level = |kind: kv::write_level::Kind, zones| {
         Some(kv::WriteLevel {
