@@ -227,12 +227,15 @@ impl Client {
                 self.session.join_dot(shard, receipt.dot);
             }
             Outcome::Read(Answer::Key(set)) => self.session.join_context(shard, set.context()),
-            Outcome::Read(Answer::Shown(shown)) => match &shown.answer {
-                Answer::Key(set) if !set.is_empty() => {
+            Outcome::Read(Answer::Shown(shown)) => {
+                if let Answer::Key(set) = &shown.answer
+                    && !set.is_empty()
+                {
                     self.session.join_context(shard, set.context());
+                } else {
+                    self.session.join(shard, &shown.seen);
                 }
-                _absent => self.session.join(shard, &shown.seen),
-            },
+            }
             Outcome::Read(_) => {}
             Outcome::Info | Outcome::Fail(_) => {
                 if matches!(running.action, Action::Visit { .. }) && self.rng.chance(0.3) {

@@ -281,10 +281,12 @@ fn output(operation: &Operation) -> Option<String> {
             | Answer::Holds(_)
             | Answer::Leases(_),
         ) => None,
-        Outcome::Read(Answer::Shown(shown)) => match &shown.answer {
-            Answer::Key(set) => Some(format!("{} age {:?} ms", show_set(set), shown.age_ms)),
-            _other => None,
-        },
+        Outcome::Read(Answer::Shown(shown)) => {
+            let Answer::Key(set) = &shown.answer else {
+                return None;
+            };
+            Some(format!("{} age {:?} ms", show_set(set), shown.age_ms))
+        }
         Outcome::Read(Answer::Key(_) | Answer::Page { .. }) => {
             let sets = operation.found();
             Some(

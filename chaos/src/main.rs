@@ -150,6 +150,8 @@ enum Plant {
     ReadThroughPrepared,
     /// Reads of a session do not heed its token in one shard.
     SessionIgnoresAShard,
+    /// The age of a replica does not count one of the other zones.
+    AgeIgnoresAZone,
 }
 
 impl Plant {
@@ -164,6 +166,7 @@ impl Plant {
             Self::ForgetLocks => bugs.forget_locks_at_restart = true,
             Self::ReadThroughPrepared => bugs.read_through_prepared = true,
             Self::SessionIgnoresAShard => bugs.session_ignores_a_shard = true,
+            Self::AgeIgnoresAZone => bugs.age_ignores_a_zone = true,
         }
         bugs
     }
@@ -178,6 +181,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     forget_locks_at_restart: false,
     read_through_prepared: false,
     session_ignores_a_shard: false,
+    age_ignores_a_zone: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

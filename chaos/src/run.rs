@@ -121,6 +121,8 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("read-through-prepared")
     } else if planted.session_ignores_a_shard {
         Some("session-ignores-a-shard")
+    } else if planted.age_ignores_a_zone {
+        Some("age-ignores-a-zone")
     } else {
         None
     }

@@ -16,6 +16,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     forget_locks_at_restart: false,
     read_through_prepared: false,
     session_ignores_a_shard: false,
+    age_ignores_a_zone: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.
@@ -174,6 +175,18 @@ fn a_session_that_does_not_heed_its_token_in_one_shard_is_found() {
         Topology::THREE_BY_ONE,
         PlantedBugs {
             session_ignores_a_shard: true,
+            ..NO_BUGS
+        },
+    );
+}
+
+#[test]
+fn an_age_that_does_not_count_a_zone_is_found() {
+    expect_found_in(
+        TRANSACTION_SECONDS,
+        Topology::THREE_BY_ONE,
+        PlantedBugs {
+            age_ignores_a_zone: true,
             ..NO_BUGS
         },
     );

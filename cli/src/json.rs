@@ -327,6 +327,7 @@ mod tests {
                 stamp_ms: 7,
                 id: 255,
             }),
+            held_by: Vec::new(),
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) fn check(history: &History, zones: usize) -> Checked {
         let must = must_show(history, &visit, of_key, zones)?;
         for (number, dot) in must {
             if !is_shown(history, &visit, of_key, dot) {
-                return Err(missing(history, &visit, (number, dot)));
+                missing(history, &visit, (number, dot))?;
             }
         }
     }
@@ -153,11 +153,23 @@ fn dots_of(operation: &Operation) -> Vec<Dot> {
     match &operation.outcome {
         Outcome::Written(receipt) => vec![receipt.dot],
         Outcome::Read(Answer::Key(set)) => of_set(set),
-        Outcome::Read(Answer::Shown(shown)) => match &shown.answer {
-            Answer::Key(set) => of_set(set),
-            _other => Vec::new(),
-        },
-        Outcome::Read(_) | Outcome::Info | Outcome::Fail(_) => Vec::new(),
+        Outcome::Read(Answer::Shown(shown)) => {
+            if let Answer::Key(set) = &shown.answer {
+                of_set(set)
+            } else {
+                Vec::new()
+            }
+        }
+        Outcome::Read(
+            Answer::Page { .. }
+            | Answer::Digest(_)
+            | Answer::Examined { .. }
+            | Answer::Range { .. }
+            | Answer::Holds(_)
+            | Answer::Leases(_),
+        )
+        | Outcome::Info
+        | Outcome::Fail(_) => Vec::new(),
     }
 }
 
@@ -182,7 +194,7 @@ fn is_shown(history: &History, visit: &Visit<'_>, of_key: &[usize], dot: Dot) ->
     visit.set.is_empty() && (visit.key.starts_with(EXPIRING) || of_key.iter().any(deletes))
 }
 
-fn missing(history: &History, visit: &Visit<'_>, (number, dot): (usize, Dot)) -> Box<Violation> {
+fn missing(history: &History, visit: &Visit<'_>, (number, dot): (usize, Dot)) -> Checked {
     let key = String::from_utf8_lossy(visit.key);
     let (check, level) = match visit.operation.level() {
         Some(ReadLevel::Session) => ("session", "of a session"),
@@ -204,7 +216,7 @@ fn missing(history: &History, visit: &Visit<'_>, (number, dot): (usize, Dot)) ->
             describe_outcome(operation)
         ))
     });
-    Violation::new(check, at_ns, message).with(details.collect())
+    Err(Violation::new(check, at_ns, message).with(details.collect()))
 }
 
 #[cfg(test)]

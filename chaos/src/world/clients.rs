@@ -197,10 +197,11 @@ impl World {
 
 /// Some writes want two zones to have them. Which, follows from the op id, so that retries want the same.
 fn request_at(zones: u16, request: Request) -> Request {
-    match request {
-        Request::Write(write) if zones > 1 && write.op_id.id % 8 == 0 => {
-            Request::WriteAt { write, zones: 2 }
+    if let Request::Write(write) = request {
+        if zones > 1 && write.op_id.id.is_multiple_of(8) {
+            return Request::WriteAt { write, zones: 2 };
         }
-        other => other,
+        return Request::Write(write);
     }
+    request
 }

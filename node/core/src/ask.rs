@@ -246,7 +246,7 @@ impl Core {
             What::Own(own) => self.own(now, own, result, out),
             What::Level(ref wait) => {
                 let wait = (**wait).clone();
-                self.level_concluded(now, waiter, wait, result, out);
+                self.level_concluded(now, (waiter, wait), result, out);
             }
             What::Write(..)
             | What::Read(_)

@@ -123,6 +123,8 @@ pub struct PlantedBugs {
     pub read_through_prepared: bool,
     /// Reads of a session do not heed its token in shard 0.
     pub session_ignores_a_shard: bool,
+    /// A replica's age does not count the last of the other zones.
+    pub age_ignores_a_zone: bool,
 }
 
 /// What one core is told when it is opened.

@@ -460,6 +460,7 @@ impl Core {
             Self::answer(waiter.origin, Err(Error::Poisoned), out);
         }
         self.fail_coordinations(out);
+        self.fail_levels(out);
         out.inner.clear();
         let groups = self.groups.values_mut();
         for waits in groups.flat_map(|group| group.leases.reset()) {

@@ -148,7 +148,13 @@ impl Core {
             })
     }
 
-    fn dispatch(&mut self, now: Now, routed: Routed, request: Request, out: &mut Outputs) {
+    pub(crate) fn dispatch(
+        &mut self,
+        now: Now,
+        routed: Routed,
+        request: Request,
+        out: &mut Outputs,
+    ) {
         if let Request::Read(read) = &request
             && let ReadLevel::View { id, node } = read.level
         {

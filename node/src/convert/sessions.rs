@@ -116,11 +116,14 @@ impl Scope<'_> {
         shard: ShardId,
         (answer, seen): (&Answer, &VersionVector),
     ) -> Bytes {
-        self.session_after(token, |session| match answer {
-            Answer::Key(set) | Answer::Examined { set, .. } if !set.is_empty() => {
+        self.session_after(token, |session| {
+            if let Answer::Key(set) | Answer::Examined { set, .. } = answer
+                && !set.is_empty()
+            {
                 session.join_context(shard.0, set.context());
+            } else {
+                session.join(shard.0, seen);
             }
-            _absent_or_many => session.join(shard.0, seen),
         })
     }
 
@@ -170,12 +173,11 @@ impl Scope<'_> {
 
 /// Takes an answer out of what is said of it.
 pub(crate) fn unwrap(response: Response) -> (Response, Option<Box<Shown>>) {
-    match response {
-        Response::Read(Answer::Shown(mut shown)) => {
-            let answer = std::mem::replace(&mut shown.answer, Answer::Holds(false));
-            (Response::Read(answer), Some(shown))
-        }
-        other => (other, None),
+    if let Response::Read(Answer::Shown(mut shown)) = response {
+        let answer = std::mem::replace(&mut shown.answer, Answer::Holds(false));
+        (Response::Read(answer), Some(shown))
+    } else {
+        (response, None)
     }
 }
 
@@ -188,21 +190,19 @@ impl Failure {
         };
         let names = |zones: &[ZoneId]| zones.iter().map(name).collect::<Vec<_>>().join(",");
         let failure = Self::from_core(error.clone());
-        match error {
-            Error::LevelNotReached { dot, zones, .. } => {
-                let text = format!(
-                    "{}.{:012x}:{}",
-                    name(&dot.zone()),
-                    dot.incarnation.nonce(),
-                    dot.counter
-                );
-                failure.with("dot", text).with("zones", names(&zones))
-            }
-            Error::ZonesShort { zones, .. } => failure.with("zones", names(&zones)),
-            Error::Stale {
-                node: Some(node), ..
-            } => failure.with_node(node, catalog, name),
-            _other => failure,
+        if let Error::LevelNotReached { dot, zones, .. } = error {
+            let (zone, nonce) = (name(&dot.zone()), dot.incarnation.nonce());
+            let text = format!("{zone}.{nonce:012x}:{}", dot.counter);
+            failure.with("dot", text).with("zones", names(&zones))
+        } else if let Error::ZonesShort { zones, .. } = error {
+            failure.with("zones", names(&zones))
+        } else if let Error::Stale {
+            node: Some(node), ..
+        } = error
+        {
+            failure.with_node(node, catalog, name)
+        } else {
+            failure
         }
     }
 

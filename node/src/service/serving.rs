@@ -240,14 +240,12 @@ fn session_after(
     ticket: &Ticket,
     (response, shown): (&Response, Option<&Shown>),
 ) -> Bytes {
-    match (response, shown) {
-        (Response::Written(receipt), _) => {
-            scope.session_after_write(&ticket.session, ticket.shard, receipt)
-        }
-        (Response::Read(answer), Some(shown)) => {
-            scope.session_after_read(&ticket.session, ticket.shard, (answer, &shown.seen))
-        }
-        _bears_none => Bytes::new(),
+    if let Response::Written(receipt) = response {
+        scope.session_after_write(&ticket.session, ticket.shard, receipt)
+    } else if let (Response::Read(answer), Some(shown)) = (response, shown) {
+        scope.session_after_read(&ticket.session, ticket.shard, (answer, &shown.seen))
+    } else {
+        Bytes::new()
     }
 }
 

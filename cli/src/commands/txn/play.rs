@@ -13,7 +13,7 @@ use crate::exit::{Done, Failure, Outcome};
 #[derive(Clone, Debug)]
 pub(super) enum Shown {
     /// A key.
-    Key(Versions),
+    Key(Box<Versions>),
     /// Keys of a range.
     Keys(Vec<Versions>),
     /// A write, which shows nothing.
@@ -69,7 +69,7 @@ async fn all(txn: &Txn, steps: &[Step]) -> Result<Vec<Shown>, Error> {
 /// Carries out one step of a transaction.
 pub(super) async fn play(txn: &Txn, step: Step) -> Result<Shown, Error> {
     match step {
-        Step::Get(key) => txn.get(key).await.map(Shown::Key),
+        Step::Get(key) => txn.get(key).await.map(|found| Shown::Key(Box::new(found))),
         Step::Scan(prefix) => txn.scan(&KeyRange::prefix(prefix)).await.map(Shown::Keys),
         Step::Put(key, value) => txn.put(key, value).map(|()| Shown::Write),
         Step::Delete(key) => txn.delete(key).map(|()| Shown::Write),
@@ -96,7 +96,7 @@ pub(super) fn read_only() -> Failure {
 /// Carries out one step that reads from a view; writes were refused before.
 pub(super) async fn look(view: &View, step: Step) -> Result<Shown, Failure> {
     match step {
-        Step::Get(key) => Ok(Shown::Key(view.get(key).await?)),
+        Step::Get(key) => Ok(Shown::Key(Box::new(view.get(key).await?))),
         Step::Scan(prefix) => Ok(Shown::Keys(scan(view, prefix).await?)),
         Step::Put(..) | Step::Delete(_) => Err(read_only()),
     }

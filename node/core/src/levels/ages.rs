@@ -109,7 +109,11 @@ impl Core {
             self.levels.ages.fresh_ns(group, group)
         };
         let mut fresh_ns = own?;
-        for other in exchange::others(&self.catalog, group) {
+        let mut others: Vec<_> = exchange::others(&self.catalog, group).collect();
+        if self.config.planted.age_ignores_a_zone {
+            others.pop();
+        }
+        for other in others {
             fresh_ns = fresh_ns.min(self.levels.ages.fresh_ns(group, other.id)?);
         }
         Some(now.mono_ns.saturating_sub(fresh_ns).div_ceil(MS))
@@ -214,20 +218,23 @@ impl Core {
             return;
         };
         age.asking = false;
-        let (index, received, passed) = match result {
-            Ok(Response::Inner(inner)) => match *inner {
-                InnerResponse::Measured {
-                    index,
-                    received,
-                    ages,
-                } => (index, received, ages),
-                _other => return,
-            },
-            Ok(_other) => return,
+        let response = match result {
             Err(error) => {
                 self.learn_leader(origin, None, &error);
                 return;
             }
+            Ok(response) => response,
+        };
+        let Response::Inner(inner) = response else {
+            return;
+        };
+        let InnerResponse::Measured {
+            index,
+            received,
+            ages: passed,
+        } = *inner
+        else {
+            return;
         };
         let need = if origin == group {
             Need::Index(index)

@@ -27,7 +27,7 @@ impl Core {
             ..routed
         };
         if self.whole_replica(routed.group).is_none() {
-            self.forward_leveled(&routed, read, out);
+            self.forward_leveled(&routed, *read, out);
             return;
         }
         if self.is_ready(now, routed.group, &read) {

@@ -23,6 +23,7 @@ use crate::policy::OnBreach;
 use crate::request::Request;
 use crate::route::Routed;
 use crate::time::Now;
+use crate::waiting::Origin;
 
 /// When a refused writer may try again, at least, in milliseconds: two looks at the lag.
 const RETRY_AFTER_MS: u64 = 100;
@@ -48,6 +49,14 @@ impl Brake {
             retry_after_ms: RETRY_AFTER_MS,
             lag_ms: self.breach_ms.unwrap_or(0),
         }
+    }
+}
+
+impl Brakes {
+    /// Who waits.
+    pub(super) fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        let queued = self.0.values().flat_map(|brake| &brake.queue);
+        queued.map(|(routed, _)| routed.origin)
     }
 }
 
@@ -102,14 +111,10 @@ impl Core {
     pub(super) fn tick_brakes(&mut self, now: Now, out: &mut Outputs) {
         let groups: Vec<GroupId> = self.groups.keys().copied().collect();
         for group in groups {
-            match self.bound(group) {
-                Some(bound) => self.look_at_lag(now, group, bound),
-                None => {
-                    let brake = self.levels.brakes.0.get_mut(&group);
-                    if let Some(brake) = brake {
-                        brake.breach_ms = None;
-                    }
-                }
+            if let Some(bound) = self.bound(group) {
+                self.look_at_lag(now, group, bound);
+            } else if let Some(brake) = self.levels.brakes.0.get_mut(&group) {
+                brake.breach_ms = None;
             }
         }
         for group in self.levels.brakes.0.keys().copied().collect::<Vec<_>>() {
@@ -169,7 +174,7 @@ impl Core {
         let Some(brake) = self.levels.brakes.0.get_mut(&group) else {
             return;
         };
-        let refusal = brake.refusal();
+        let (refusal, breached) = (brake.refusal(), brake.breach_ms.is_some());
         let mut queue = std::mem::take(&mut brake.queue);
         let allowed = match brake.breach_ms {
             Some(_) => usize::try_from(brake.halves / 2).unwrap_or(usize::MAX),
@@ -186,7 +191,12 @@ impl Core {
         let rest = queue.split_off(allowed.min(queue.len()));
         brake.queue = rest;
         for (routed, request) in queue {
-            self.dispatch_now(now, routed, request, out);
+            if breached {
+                self.dispatch_now(now, routed, request, out);
+            } else {
+                // Another node may lead by now.
+                self.dispatch(now, routed, request, out);
+            }
         }
     }
 }

@@ -250,8 +250,7 @@ impl Core {
     pub(crate) fn level_concluded(
         &mut self,
         now: Now,
-        waiter: Waiter,
-        wait: LevelWait,
+        (waiter, wait): (Waiter, LevelWait),
         result: Result<Response, Error>,
         out: &mut Outputs,
     ) {
@@ -277,9 +276,20 @@ impl Core {
         Self::answer(waiter.origin, result, out);
     }
 
+    /// The store has failed: what waits here without a ticket is answered.
+    pub(crate) fn fail_levels(&mut self, out: &mut Outputs) {
+        let levels = std::mem::take(&mut self.levels);
+        let origins = levels.zone_reads.origins().chain(levels.brakes.origins());
+        for origin in origins {
+            Self::answer(origin, Err(Error::Poisoned), out);
+        }
+    }
+
     /// What the levels do with time.
     pub(crate) fn tick_levels(&mut self, now: Now, out: &mut Outputs) {
-        self.levels.prune(&self.groups);
+        let waiting = &self.waiting;
+        self.levels
+            .prune(&self.groups, |ticket| waiting.get(ticket).is_some());
         self.measure_due(now, out);
         self.expire_zone_reads(now, out);
         let waiting: Vec<GroupId> = self.levels.waiting.keys().copied().collect();
@@ -291,11 +301,15 @@ impl Core {
 }
 
 impl Levels {
-    /// Forgets groups that are gone.
-    fn prune(&mut self, groups: &BTreeMap<GroupId, Group>) {
+    /// Forgets groups that are gone, and tickets of which nobody waits any more.
+    fn prune(&mut self, groups: &BTreeMap<GroupId, Group>, waits: impl Fn(RequestId) -> bool) {
         self.ages.retain(|group| groups.contains_key(&group));
-        self.waiting.retain(|_, tickets| !tickets.is_empty());
-        self.reaching.retain(|_, tickets| !tickets.is_empty());
+        for tickets in [&mut self.waiting, &mut self.reaching] {
+            tickets.retain(|_, of_group| {
+                of_group.retain(|ticket| waits(*ticket));
+                !of_group.is_empty()
+            });
+        }
     }
 }
 
@@ -352,9 +366,10 @@ impl Core {
 
     /// What somebody who waits is answered when what is waited for will not be seen.
     pub(crate) fn unseen(&self, now: Now, waiter: &Waiter) -> Error {
-        match &waiter.what {
-            What::Level(wait) => self.level_unseen(now, wait),
-            other => other.unseen(),
+        if let What::Level(wait) = &waiter.what {
+            self.level_unseen(now, wait)
+        } else {
+            waiter.what.unseen()
         }
     }
 }

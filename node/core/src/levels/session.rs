@@ -28,7 +28,7 @@ impl Core {
         out: &mut Outputs,
     ) {
         let Some(shard) = self.whole_replica(routed.group) else {
-            self.forward_leveled(&routed, read, out);
+            self.forward_leveled(&routed, *read, out);
             return;
         };
         let session = read.session.clone().unwrap_or_default();
@@ -56,9 +56,9 @@ impl Core {
             OnBehind::Redirect => self.further(routed.group, &session.after),
             OnBehind::Fail => None,
         };
-        let error = match self.stale(now, routed.group) {
-            Error::Stale { behind_ms, .. } => Error::Stale { behind_ms, node },
-            other => other,
+        let error = Error::Stale {
+            behind_ms: self.age_ms(now, routed.group),
+            node,
         };
         Self::answer(routed.origin, Err(error), out);
     }
@@ -95,10 +95,10 @@ impl Core {
     }
 
     /// Sends a read to the node that leads; what it answers is passed on.
-    pub(super) fn forward_leveled(&mut self, routed: &Routed, read: Box<Read>, out: &mut Outputs) {
+    pub(super) fn forward_leveled(&mut self, routed: &Routed, read: Read, out: &mut Outputs) {
         let leader = self.leader_elsewhere(routed.group);
         let what = What::Level(Box::new(LevelWait::Forwarded(routed.group)));
-        self.forward_as(routed, Request::Read(*read), (leader, what), out);
+        self.forward_as(routed, Request::Read(read), (leader, what), out);
     }
 }
 

@@ -53,6 +53,13 @@ struct ZoneRead {
     found: BTreeMap<ZoneId, (SiblingSet, VersionVector)>,
 }
 
+impl ZoneReads {
+    /// Who waits.
+    pub(super) fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
+        self.open.values().map(|one| one.origin)
+    }
+}
+
 impl Core {
     pub(super) fn read_zones(
         &mut self,
