@@ -150,6 +150,15 @@ impl KvService {
         };
         let session = session_after(&scope, &ticket, (&response, shown.as_deref()));
         let served = self.served(by, session, form);
+        self.word_response(&scope, (ticket, response), (served, shown))
+    }
+
+    fn word_response(
+        &self,
+        scope: &Scope<'_>,
+        (ticket, response): (Ticket, Response),
+        (served, shown): (Served, Option<Box<Shown>>),
+    ) -> Result<Worded, Failure> {
         let say = |mut get: kv::GetResponse| {
             if let Some(shown) = &shown {
                 scope.say_shown(&mut get, shown);
