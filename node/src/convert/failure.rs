@@ -219,7 +219,8 @@ impl Failure {
             | Error::LeaseHeld
             | Error::LeaseLost
             | Error::LeaseNotFound
-            | Error::Quarantined => failure,
+            | Error::Quarantined
+            | Error::KeyspaceMoving => failure,
         }
     }
 
@@ -290,6 +291,7 @@ const fn code(error: &Error) -> Code {
         | Error::NoQuorum
         | Error::NotAdmitted
         | Error::Quarantined
+        | Error::KeyspaceMoving
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::VersionMismatch { .. }
