@@ -240,7 +240,8 @@ impl Failure {
             | Error::LeaseHeld
             | Error::LeaseLost
             | Error::LeaseNotFound
-            | Error::Quarantined => failure,
+            | Error::Quarantined
+            | Error::KeyspaceMoving => failure,
         }
     }
 
@@ -313,6 +314,7 @@ const fn code(error: &Error) -> Code {
         | Error::Quarantined
         | Error::Stale { .. }
         | Error::ZonesShort { .. }
+        | Error::KeyspaceMoving
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. }
         | Error::LevelNotReached { .. }

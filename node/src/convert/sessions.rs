@@ -225,13 +225,7 @@ mod tests {
     use meridian_core::ids::KeyspaceId;
 
     fn catalog() -> Catalog {
-        let keyspace = |id: u32, name: &str| Keyspace {
-            id: KeyspaceId(id),
-            name: name.into(),
-            policy: Policy::default(),
-            shards: 2,
-            groups: Vec::new(),
-        };
+        let keyspace = |id, name: &str| Keyspace::new(KeyspaceId(id), name, 2, Policy::default());
         let keyspaces = [keyspace(1, "default"), keyspace(2, "other")];
         Catalog {
             revision: 1,

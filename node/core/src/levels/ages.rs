@@ -103,7 +103,7 @@ impl Core {
     /// The age of a replica, if it is known.
     pub(super) fn age_ms(&self, now: Now, group: GroupId) -> Option<u64> {
         let local = self.groups.get(&group)?;
-        let own = if local.is_current() && local.alone() {
+        let own = if local.is_current() && local.alone() && !local.sealed() {
             Some(now.mono_ns)
         } else {
             self.levels.ages.fresh_ns(group, group)
@@ -185,6 +185,10 @@ impl Core {
 
     /// It is sure.
     pub(crate) fn measure_answer(&self, now: Now, group: GroupId) -> Result<Response, Error> {
+        // Its successor may be written to already.
+        if self.groups.get(&group).is_some_and(Group::sealed) {
+            return Err(Error::KeyspaceMoving);
+        }
         let shard = self
             .whole_replica(group)
             .ok_or(Error::NotLeader { leader: None })?;

@@ -69,6 +69,8 @@ const fn is_new_write(request: &Request) -> bool {
         | Request::Transact(_) => true,
         Request::Read(_)
         | Request::KeyspaceCreate(_)
+        | Request::KeyspaceAlter(_)
+        | Request::AlterReport { .. }
         | Request::KeyspaceDelete { .. }
         | Request::Lag { .. }
         | Request::Groups
