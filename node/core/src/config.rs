@@ -121,6 +121,8 @@ pub struct PlantedBugs {
     pub forget_locks_at_restart: bool,
     /// A reader takes no notice of a prepared key.
     pub read_through_prepared: bool,
+    /// The leader of a group that spans zones commits what is durable in its own.
+    pub commit_in_one_zone: bool,
 }
 
 /// What one core is told when it is opened.

@@ -1,6 +1,6 @@
 //! Why a request was not done, and whether it may have had an effect (design, section 6).
 
-use meridian_causal::{CausalContext, OpId};
+use meridian_causal::{CausalContext, Dot, OpId, ZoneId};
 use meridian_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -30,6 +30,23 @@ pub enum Error {
     /// No majority of the group's replicas answers; said only when nothing was proposed.
     #[error("no majority of the shard's replicas is reachable")]
     NoQuorum,
+    /// All zones are to have a write before it is acknowledged, and some are known to be missing; said only when nothing was
+    /// proposed.
+    #[error("{} of the keyspace's zones missing", missing.len())]
+    ZonesShort {
+        /// The zones.
+        missing: Vec<ZoneId>,
+    },
+    /// Fewer zones than the level asks for have the write in time. It stands in `zones`, and reaches the others later.
+    #[error("the write stands in {} of {need} zones so far", zones.len())]
+    LevelNotReached {
+        /// Its dot.
+        dot: Dot,
+        /// The zones that hold it durably.
+        zones: Vec<ZoneId>,
+        /// How many the level asks for.
+        need: usize,
+    },
     /// The write was proposed and its commit not seen in time, or its op id is older than what is remembered.
     #[error("the outcome of operation {op_id} is not known")]
     OutcomeUnknown {
@@ -134,6 +151,8 @@ impl Error {
         match self {
             Self::NotLeader { .. } => "NOT_LEADER",
             Self::NoQuorum => "NO_QUORUM",
+            Self::ZonesShort { .. } => "ZONES_SHORT",
+            Self::LevelNotReached { .. } => "LEVEL_NOT_REACHED",
             Self::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Self::DeadlineExceeded { .. } => "DEADLINE_EXCEEDED",
             Self::VersionMismatch { .. } => "VERSION_MISMATCH",
@@ -161,9 +180,11 @@ impl Error {
     pub const fn effect(&self) -> EffectOf {
         match self {
             Self::OutcomeUnknown { .. } | Self::Poisoned => EffectOf::Unknown,
+            Self::LevelNotReached { .. } => EffectOf::Applied,
             Self::DeadlineExceeded { effect } => *effect,
             Self::NotLeader { .. }
             | Self::NoQuorum
+            | Self::ZonesShort { .. }
             | Self::VersionMismatch { .. }
             | Self::TooManySiblings { .. }
             | Self::Overloaded { .. }
@@ -195,6 +216,9 @@ impl Error {
             | Self::NotAdmitted
             | Self::Quarantined => true,
             Self::VersionMismatch { .. }
+            // The zones come back when they do; nobody should wait for it unasked.
+            | Self::ZonesShort { .. }
+            | Self::LevelNotReached { .. }
             | Self::TooManySiblings { .. }
             | Self::DiskFull
             | Self::TooLarge { .. }

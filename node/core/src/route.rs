@@ -4,6 +4,7 @@
 use meridian_causal::{Content, ZoneId};
 use rand::Rng;
 
+use crate::across::Across;
 use crate::catalog::{GroupRecord, shard_of};
 use crate::command::Waiter as Proposer;
 use crate::command::{Op, WriteOp};
@@ -26,6 +27,8 @@ const REINCARNATE_MS: u64 = 1_000;
 pub(crate) struct Routed {
     pub(crate) origin: Origin,
     pub(crate) deadline_ns: u64,
+    /// The deadline is the core's own ([`Waiter::bounded`]).
+    pub(crate) bounded: bool,
     pub(crate) group: GroupId,
 }
 
@@ -92,16 +95,16 @@ impl Core {
             }
         };
         match routed {
-            Ok(group) => self.dispatch(
-                now,
-                Routed {
+            Ok(group) => {
+                let (deadline_ns, bounded) = Self::patience(now, group, &request, deadline_ns);
+                let routed = Routed {
                     origin,
                     deadline_ns,
+                    bounded,
                     group,
-                },
-                request,
-                out,
-            ),
+                };
+                self.dispatch(now, routed, request, out);
+            }
             Err(error) => Self::answer(origin, Err(error), out),
         }
     }
@@ -173,6 +176,7 @@ impl Core {
             self.forward(routed, request, out);
             return;
         }
+        self.count_demand(&routed, &request);
         match request {
             Request::Write(write) => self.write(routed, write, out),
             Request::Read(read) => self.read(routed, read, out),
@@ -246,7 +250,7 @@ impl Core {
         } else if self.disk_full {
             Some(Error::DiskFull)
         } else {
-            None
+            self.refuse_short(routed.group).err()
         };
         if let Some(error) = &refusal {
             Self::answer(routed.origin, Err(error.clone()), out);
@@ -267,7 +271,7 @@ impl Core {
         if group.is_some_and(Group::quarantined) {
             return Err(Error::Quarantined);
         }
-        Ok(())
+        self.refuse_short(routed.group)
     }
 
     fn check_write(&self, write: &Write) -> Result<(), Error> {
@@ -338,6 +342,7 @@ impl Core {
         let waiter = Waiter {
             origin: routed.origin,
             deadline_ns: routed.deadline_ns,
+            bounded: routed.bounded,
             what,
         };
         let ticket = self.waiting.enter(waiter);
@@ -351,6 +356,10 @@ impl Core {
     /// Sends a request to the node that leads; one that was forwarded already goes back, but a group in quarantine may
     /// ask any node, whatever the core, so its request is passed on once.
     fn forward(&mut self, routed: Routed, request: Request, out: &mut Outputs) {
+        if routed.group.spans_zones() {
+            self.forward_across(&routed, request, out);
+            return;
+        }
         let leader = match routed.group {
             GroupId::CONTROL => self.groups.get(&GroupId::CONTROL).and_then(Group::leader),
             group => self.leader_elsewhere(group),
@@ -385,23 +394,7 @@ impl Core {
             Self::answer(routed.origin, Err(error), out);
             return;
         };
-        let what = match &request {
-            Request::Write(write) => What::ForwardedWrite(write.op_id),
-            Request::KeyspaceCreate(_)
-            | Request::KeyspaceDelete { .. }
-            | Request::Reincarnate { .. } => What::Control,
-            Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
-            Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
-            Request::LeasedWrite { write, .. } => What::ForwardedWrite(write.op_id),
-            Request::LeaseEnd { .. } => What::Control,
-            Request::LeaseRenew { .. }
-            | Request::Read(_)
-            | Request::Lag { .. }
-            | Request::Groups
-            | Request::ViewOpen { .. }
-            | Request::ViewClose { .. }
-            | Request::Inner(_) => What::ForwardedRead,
-        };
+        let what = awaited(&request);
         let Some(id) = self.ticket(routed, what, out) else {
             return;
         };
@@ -434,6 +427,7 @@ impl Core {
         let routed = Routed {
             origin: Origin::Core,
             deadline_ns: now.after_ms(REINCARNATE_MS),
+            bounded: false,
             group: GroupId::CONTROL,
         };
         if self.groups.contains_key(&GroupId::CONTROL) {
@@ -471,6 +465,11 @@ impl Core {
         let Some(waiter) = self.waiting.take(id) else {
             return;
         };
+        if let What::Across(across) = &waiter.what {
+            let across = Across::clone(across);
+            self.answered_across(waiter, across, result, out);
+            return;
+        }
         match waiter.what {
             What::ForwardedWrite(_) | What::ForwardedRead | What::Control | What::Own(_) => {
                 self.conclude(now, waiter, result, out);
@@ -483,7 +482,29 @@ impl Core {
             | What::Pin(..)
             | What::Acquire(..)
             | What::Renew(..)
-            | What::EndLease(_) => {}
+            | What::EndLease(_)
+            | What::Across(_) => {}
         }
+    }
+}
+
+/// What is waited for when a request is passed on.
+pub(crate) fn awaited(request: &Request) -> What {
+    match request {
+        Request::Write(write) => What::ForwardedWrite(write.op_id),
+        Request::KeyspaceCreate(_)
+        | Request::KeyspaceDelete { .. }
+        | Request::Reincarnate { .. } => What::Control,
+        Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
+        Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
+        Request::LeasedWrite { write, .. } => What::ForwardedWrite(write.op_id),
+        Request::LeaseEnd { .. } => What::Control,
+        Request::LeaseRenew { .. }
+        | Request::Read(_)
+        | Request::Lag { .. }
+        | Request::Groups
+        | Request::ViewOpen { .. }
+        | Request::ViewClose { .. }
+        | Request::Inner(_) => What::ForwardedRead,
     }
 }

@@ -9,11 +9,11 @@ use crate::ids::GroupId;
 use crate::record::{self, Header};
 use crate::shard::ShardMeta;
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
-/// The format before: it ends where this one's last fields, numbers that began at zero, follow.
-const FORMAT_BEFORE: u8 = 2;
-const ADDED_FIELDS: usize = 3;
+/// Formats before, and the fields added since at the end: numbers that began at zero, and a set that began empty. Each is
+/// one byte of zero in a record that ends where they follow.
+const FORMATS_BEFORE: [(u8, usize); 2] = [(2, 4), (3, 1)];
 
 /// `[ShardMeta][keyspace][shard][zone u16 BE][epoch u32 BE]` to a [`ShardMeta`].
 pub struct ShardMetaKey;
@@ -39,10 +39,13 @@ impl ShardMetaKey {
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<ShardMeta, Error> {
-        if record.first() == Some(&FORMAT_BEFORE) {
-            let (_, body) = record::open(record, FORMAT_BEFORE).map_err(at(stored))?;
+        let before = FORMATS_BEFORE
+            .iter()
+            .find(|(format, _)| record.first() == Some(format));
+        if let Some((format, added)) = before {
+            let (_, body) = record::open(record, *format).map_err(at(stored))?;
             let mut grown = body.to_vec();
-            grown.resize(body.len() + ADDED_FIELDS, 0);
+            grown.resize(body.len() + added, 0);
             return record::decode_body(&grown).map_err(at(stored));
         }
         record::decode(record, FORMAT)

@@ -118,6 +118,7 @@ impl Core {
         let routed = Routed {
             origin,
             deadline_ns,
+            bounded: false,
             group,
         };
         let what = What::Acquire(group, Box::new(acquire.clone()));
@@ -278,6 +279,7 @@ impl Core {
             | What::Inquire(..)
             | What::Confirm(..)
             | What::Pin(..)
+            | What::Across(_)
             | What::Own(_) => Self::answer(waiter.origin, Err(Error::LeaseHeld), out),
         }
     }

@@ -61,6 +61,8 @@ pub struct ShardMeta {
     pub changes_floor: u64,
     /// The last fencing token handed out here.
     pub fencing: u64,
+    /// Zones without which `ack = all` does for now, by the group's log (protocol rule 20).
+    pub short: BTreeSet<ZoneId>,
 }
 
 /// Bytes of effects of one incarnation, since the group was founded.
@@ -114,6 +116,7 @@ impl ShardMeta {
             changes: 0,
             changes_floor: 0,
             fencing: 0,
+            short: BTreeSet::new(),
         }
     }
 

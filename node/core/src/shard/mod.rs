@@ -241,6 +241,10 @@ impl Step<'_, '_, '_> {
             Op::LeasedWrite { lease, home, write } => self.leased_write((lease, *home), write),
             Op::LeaseGone { lease } => self.lease_gone(lease),
             Op::Expire { keys } => self.expire(keys),
+            Op::Degrade { short } => {
+                self.meta.short = short.iter().copied().collect();
+                Ok(())
+            }
         }
     }
 }
