@@ -148,6 +148,8 @@ enum Plant {
     ForgetLocks,
     /// A reader takes no notice of a prepared key.
     ReadThroughPrepared,
+    /// The leader of a sync group commits what is durable in its own zone.
+    CommitInOneZone,
 }
 
 impl Plant {
@@ -161,6 +163,7 @@ impl Plant {
             Self::DecideBeforeDurable => bugs.decide_before_durable = true,
             Self::ForgetLocks => bugs.forget_locks_at_restart = true,
             Self::ReadThroughPrepared => bugs.read_through_prepared = true,
+            Self::CommitInOneZone => bugs.commit_in_one_zone = true,
         }
         bugs
     }
@@ -174,6 +177,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     decide_before_durable: false,
     forget_locks_at_restart: false,
     read_through_prepared: false,
+    commit_in_one_zone: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

@@ -119,6 +119,8 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("forget-locks")
     } else if planted.read_through_prepared {
         Some("read-through-prepared")
+    } else if planted.commit_in_one_zone {
+        Some("commit-in-one-zone")
     } else {
         None
     }
