@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use meridian_causal::{Dot, OpId, SiblingSet, Version, ZoneId, token};
+use meridian_core::catalog::Mode;
 use meridian_core::read::changes::Change;
 use meridian_core::request::{ReadLevel, Receipt};
 use meridian_proto::kv::v1 as kv;
@@ -55,12 +56,12 @@ impl Scope<'_> {
         served: Served,
     ) -> kv::WriteResponse {
         let context = token::seal(&self.token_key(), self.token_scope(), key, &receipt.context);
+        let zones = self.zone_names(&receipt.zones);
         kv::WriteResponse {
-            receipt: Some(self.receipt(
-                Some(receipt.dot),
-                self.zone_names(&receipt.zones),
-                receipt.op_id,
-            )),
+            receipt: Some(kv::Receipt {
+                degraded: receipt.degraded,
+                ..self.receipt(Some(receipt.dot), zones, receipt.op_id)
+            }),
             context,
             session: served.session,
             served_by: served.by,
@@ -73,13 +74,25 @@ impl Scope<'_> {
         kv::Receipt {
             dot: dot.map(|dot| self.dot(dot)),
             mode: self.keyspace.policy.mode.name().to_owned(),
-            level: Some(kv::WriteLevel {
-                kind: i32::from(kv::write_level::Kind::Zone),
-                zones: 0,
-            }),
+            level: Some(self.level_reached(zones.len())),
             zones,
             degraded: false,
             op_id: Some(op_id_to_wire(op_id)),
+        }
+    }
+
+    /// The write level that so many zones make: in a sync keyspace they are counted, in others the writer's own is it.
+    fn level_reached(&self, zones: usize) -> kv::WriteLevel {
+        use kv::write_level::Kind;
+        let policy = &self.keyspace.policy;
+        let (kind, zones) = match policy.mode {
+            Mode::Sync if zones >= policy.zones.len() => (Kind::All, 0),
+            Mode::Sync => (Kind::Zones, u32::try_from(zones).unwrap_or(u32::MAX)),
+            Mode::Async | Mode::Snapshot => (Kind::Zone, 0),
+        };
+        kv::WriteLevel {
+            kind: i32::from(kind),
+            zones,
         }
     }
 

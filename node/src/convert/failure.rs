@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_causal::{OpId, TokenError};
+use meridian_causal::{OpId, TokenError, ZoneId};
 use meridian_core::Error;
+use meridian_core::catalog::Catalog;
 use meridian_core::error::EffectOf;
 use meridian_proto::kv::v1 as kv;
 use tonic::{Code, Status};
@@ -61,6 +62,27 @@ impl Failure {
 
     pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.0.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Names zones, by their numbers; `name_zones` puts names in their place.
+    fn with_zones(self, name: &str, zones: &[ZoneId]) -> Self {
+        let zones: Vec<String> = zones.iter().map(|zone| zone.0.to_string()).collect();
+        self.with(name, zones.join(","))
+    }
+
+    /// Puts the names of zones in the place of their numbers.
+    pub(crate) fn name_zones(mut self, catalog: &Catalog) -> Self {
+        for fact in ["missing", "zones"] {
+            if let Some(numbers) = self.0.metadata.get_mut(fact) {
+                let name = |number: &str| {
+                    let zone = number.parse().ok().map(ZoneId);
+                    let name = zone.and_then(|zone| catalog.zones.get(&zone));
+                    name.cloned().unwrap_or_else(|| number.to_owned())
+                };
+                *numbers = numbers.split(',').map(name).collect::<Vec<_>>().join(",");
+            }
+        }
         self
     }
 
@@ -202,6 +224,10 @@ impl Failure {
             Error::TooLarge { found, limit, .. } => {
                 failure.with("found", found).with("limit", limit)
             }
+            Error::ZonesShort { missing } => failure.with_zones("missing", &missing),
+            Error::LevelNotReached { zones, need, .. } => {
+                failure.with_zones("zones", &zones).with("need", need)
+            }
             Error::NotLeader { leader: None }
             | Error::NoQuorum
             | Error::DeadlineExceeded { .. }
@@ -288,10 +314,13 @@ const fn code(error: &Error) -> Code {
     match error {
         Error::NotLeader { .. }
         | Error::NoQuorum
+        | Error::ZonesShort { .. }
         | Error::NotAdmitted
         | Error::Quarantined
         | Error::ViewLost => Code::Unavailable,
-        Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        Error::OutcomeUnknown { .. }
+        | Error::LevelNotReached { .. }
+        | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::VersionMismatch { .. }
         | Error::Conflict { .. }
         | Error::LeaseHeld
@@ -332,6 +361,42 @@ mod tests {
         assert_eq!(info.metadata["op_id"], "7-00000000000000000000000000000009");
         assert!(wire.retryable && status.get_error_details().retry_info().is_some());
         assert_eq!(wire.op_id, Some(op_id_to_wire(OP_ID)));
+    }
+
+    #[test]
+    fn zones_that_are_missing_are_named_and_the_effect_is_none() {
+        let catalog = Catalog {
+            zones: [(ZoneId(1), "a".to_owned()), (ZoneId(3), "c".to_owned())].into(),
+            ..Catalog::default()
+        };
+        let missing = vec![ZoneId(1), ZoneId(3)];
+        let wire = Failure::from_core(Error::ZonesShort { missing })
+            .name_zones(&catalog)
+            .into_wire();
+        assert_eq!(wire.reason, "ZONES_SHORT");
+        assert_eq!(wire.metadata["missing"], "a,c");
+        assert!(wire.effect() == kv::Effect::None && !wire.retryable);
+    }
+
+    #[test]
+    fn a_level_that_was_not_reached_says_that_the_write_stands_and_where() {
+        let dot = meridian_causal::Dot::new(meridian_causal::Incarnation::new(ZoneId(0), 1), 1);
+        let zones = vec![ZoneId(1), ZoneId(2)];
+        let failure = Failure::from_core(Error::LevelNotReached {
+            dot,
+            zones,
+            need: 3,
+        });
+        assert_eq!(failure.to_status().code(), Code::DeadlineExceeded);
+        let wire = failure.name_zones(&Catalog::default()).into_wire();
+        assert_eq!(wire.effect(), kv::Effect::Applied);
+        assert_eq!(
+            (
+                wire.metadata["zones"].as_str(),
+                wire.metadata["need"].as_str()
+            ),
+            ("1,2", "3")
+        );
     }
 
     #[test]

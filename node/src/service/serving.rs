@@ -135,7 +135,11 @@ impl KvService {
     ) -> Result<Worded, Failure> {
         let Done { ticket, by, result } = done;
         let op_id = ticket.op_id;
-        let response = result.map_err(|error| Failure::from_core(error).of_operation(op_id))?;
+        let response = result.map_err(|error| {
+            Failure::from_core(error)
+                .of_operation(op_id)
+                .name_zones(catalog)
+        })?;
         let keyspace = catalog
             .keyspaces
             .get(&ticket.keyspace)
