@@ -139,6 +139,7 @@ impl Core {
             if result.is_ok() && !is_eventual(&across.request) {
                 self.heard_leaders.insert(across.group, across.asked);
             }
+            let result = result.map_err(|error| said_late(error, waiter.bounded));
             Self::answer(waiter.origin, result, out);
             return;
         };
@@ -170,12 +171,7 @@ impl Core {
             // Whoever was believed to lead may be cut off: the zone's own replica finds out by itself.
             self.heard_leaders.remove(&across.group);
         }
-        let unseen = waiter.what.unseen();
-        if waiter.bounded && unseen.effect() == EffectOf::None {
-            Error::NoQuorum
-        } else {
-            unseen
-        }
+        said_late(waiter.what.unseen(), waiter.bounded)
     }
 
     /// Says what waited for zones and waits no longer.
@@ -220,6 +216,17 @@ impl Core {
         }
     }
 
+    /// What a read is answered whose group is led from here no longer: a client is told that there is no quorum where none
+    /// leads, a node that asked for one finds out by itself.
+    pub(crate) fn led_elsewhere(group: GroupId, origin: Origin, leader: Option<NodeId>) -> Error {
+        match (leader, origin) {
+            (None, Origin::Driver(_)) if group.spans_zones() => Error::NoQuorum,
+            (_, Origin::Driver(_) | Origin::Peer(..) | Origin::Core | Origin::Inner(_)) => {
+                Error::NotLeader { leader }
+            }
+        }
+    }
+
     /// Refuses what all zones are to have while some are known to be missing.
     pub(crate) fn refuse_short(&self, group: GroupId) -> Result<(), Error> {
         let short = self.groups.get(&group).and_then(Group::short_of_zones);
@@ -255,6 +262,16 @@ impl Core {
         if writes && let Some(group) = self.groups.get_mut(&routed.group) {
             group.count_write(node);
         }
+    }
+}
+
+/// What had no effect and came to nothing within the bound found no quorum.
+fn said_late(error: Error, bounded: bool) -> Error {
+    let none = EffectOf::None;
+    if bounded && error == (Error::DeadlineExceeded { effect: none }) {
+        Error::NoQuorum
+    } else {
+        error
     }
 }
 

@@ -289,7 +289,8 @@ impl Core {
             }
             for ticket in reads {
                 if let Some(waiter) = self.waiting.take(ticket) {
-                    Self::answer(waiter.origin, Err(Error::NotLeader { leader }), out);
+                    let error = Self::led_elsewhere(id, waiter.origin, leader);
+                    Self::answer(waiter.origin, Err(error), out);
                 }
             }
         }
