@@ -307,6 +307,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_a_sync_keyspace_spans_zones() {
+        let mut topology = topology();
+        topology.keyspaces.push(Keyspace {
+            name: "ledger".to_owned(),
+            mode: "sync".to_owned(),
+            shards: 1,
+            ..Keyspace::default()
+        });
+        let routes = Routes::new(&topology, None, |addr| Link::new(addr).map(Arc::new)).unwrap();
+        assert!(routes.spans_zones("ledger"));
+        assert!(!routes.spans_zones("default") && !routes.spans_zones("elsewhere"));
+    }
+
+    #[tokio::test]
     async fn an_unknown_zone_is_named_with_the_known_ones() {
         let error = routes(Some("c")).err().unwrap();
         assert_eq!(error.reason(), "ZONE_NOT_FOUND");

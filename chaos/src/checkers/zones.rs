@@ -183,7 +183,7 @@ mod tests {
         let dot = Dot::new(Incarnation::new(ZoneId::GLOBAL, 7), 1);
         let acked = Acked { dot, zones: vec![] };
         let mut zones = Zones::default();
-        let mut judge = |zones: &mut Zones| {
+        let judge = |zones: &mut Zones| {
             zones.judged.clear();
             zones.acknowledged(9, 0, &acked, zone)
         };

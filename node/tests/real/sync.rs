@@ -210,3 +210,85 @@ async fn a_keyspace_that_degrades_says_so_and_returns_by_itself() {
     assert_eq!(whole.await.unwrap().zones, ["a", "b", "c"]);
     cluster.expect_no_panic();
 }
+
+/// Every zone reads the value, has the same digest, and lag is told as behind the store, not behind a zone.
+async fn expect_one_store(cluster: &Cluster, key: &str, value: &str) {
+    for node in ALL {
+        let read = eventually(async || linearizable(cluster, node, key).await).await;
+        assert_eq!(read.unwrap(), [value]);
+    }
+    let lag = admin::LagRequest {
+        keyspace: KEYSPACE.into(),
+    };
+    let rows = cluster
+        .admin(0)
+        .await
+        .lag(lag)
+        .await
+        .unwrap()
+        .into_inner()
+        .rows;
+    assert!(
+        !rows.is_empty() && rows.iter().all(|row| row.from == "global"),
+        "{rows:?}"
+    );
+    let mut digests = std::collections::BTreeSet::new();
+    for node in ALL {
+        let digest = admin::DigestRequest {
+            keyspace: KEYSPACE.into(),
+        };
+        let rows = cluster.admin(node).await.digest(digest).await.unwrap();
+        digests.insert(rows.into_inner().rows[0].digest.clone());
+    }
+    assert_eq!(digests.len(), 1, "{digests:?}");
+}
+
+#[tokio::test]
+async fn a_watcher_and_a_transaction_in_other_zones_see_one_store() {
+    let cluster = Cluster::start(&ALL.map(|_| 1), &[]);
+    create(&cluster, admin::Policy::default()).await;
+    put_at_last(&cluster, 0, "a", "1").await;
+    let watch = kv::WatchRequest {
+        keyspace: KEYSPACE.into(),
+        keys: Some(kv::watch_request::Keys::Prefix("".into())),
+        from: Vec::new().into(),
+    };
+    let begun = eventually(async || cluster.kv(2).await.watch(watch.clone()).await);
+    let mut changes = begun.await.unwrap().into_inner();
+    let begun = changes.message().await.unwrap();
+    assert!(begun.is_some(), "a watch says first where it begins");
+
+    let write = |key: &str| kv::Action {
+        action: Some(kv::action::Action::Put(kv::Put {
+            key: key.to_owned().into(),
+            value: "2".into(),
+            intent: i32::from(kv::Intent::Overwrite),
+            ..kv::Put::default()
+        })),
+    };
+    let transact = kv::TransactRequest {
+        keyspace: KEYSPACE.into(),
+        transact: Some(kv::Transact {
+            then: vec![write("a"), write("b"), write("c")],
+            ..kv::Transact::default()
+        }),
+        deadline_ms: 0,
+    };
+    let done = eventually(async || cluster.kv(1).await.transact(transact.clone()).await);
+    let done = done.await.unwrap().into_inner();
+    assert!(done.succeeded && done.zones.len() >= 2, "{done:?}");
+
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 3 {
+        let message = tokio::time::timeout(crate::cluster::PATIENCE, changes.message());
+        let message = message
+            .await
+            .expect("changes come in time")
+            .unwrap()
+            .unwrap();
+        seen.extend(message.events.into_iter().map(|event| event.key));
+    }
+    assert!(seen.iter().map(AsRef::as_ref).eq([b"a", b"b", b"c"]));
+    expect_one_store(&cluster, "c", "2").await;
+    cluster.expect_no_panic();
+}

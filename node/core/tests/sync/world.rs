@@ -14,7 +14,6 @@ use meridian_core::config::{
 use meridian_core::ids::{KeyspaceId, NodeId, RequestId};
 use meridian_core::message::PeerMessage;
 use meridian_core::output::Notice;
-use meridian_core::read::serve;
 use meridian_core::request::{
     GroupStatus, Query, Read, ReadLevel, Receipt, Request, Response, Write,
 };
@@ -133,7 +132,7 @@ impl World {
             self.answers.insert(id.0, answer);
         }
         for read in out.reads {
-            let answer = serve(&*self.engines[node], read.keyspace, SHARDS, &read.query);
+            let answer = read.serve(&*self.engines[node], SHARDS);
             self.answers.insert(read.id.0, answer.map(Response::Read));
         }
     }
