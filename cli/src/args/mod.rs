@@ -14,7 +14,7 @@ mod policy;
 mod transfer;
 mod waiting;
 
-pub(crate) use policy::PolicyArgs;
+pub(crate) use policy::{AlterArgs, PolicyArgs};
 pub(crate) use transfer::{ExportArgs, Format, ImportArgs};
 pub(crate) use waiting::{HoldArgs, LeaseCommand, LockArgs, WatchArgs};
 
@@ -102,6 +102,17 @@ pub(crate) enum ClusterCommand {
     /// Create, show, list and delete keyspaces
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
+    /// Move the home of a snapshot keyspace, or the leaders of a sync one, to another zone; nothing is lost
+    Failover {
+        /// The keyspace
+        keyspace: String,
+        /// The zone
+        #[arg(long, value_name = "ZONE")]
+        to: String,
+        /// Wait at most this long
+        #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse::duration)]
+        wait: Duration,
+    },
     /// Show zones, nodes and keyspaces
     Status,
     /// Show what each zone has not yet handed to each other one
@@ -277,6 +288,8 @@ pub(crate) enum KeyspaceCommand {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         shards: u32,
     },
+    /// Change how a keyspace is replicated, while clients read and write; waits until it is so
+    Alter(AlterArgs),
     /// Show one
     Show {
         /// Its name
@@ -443,6 +456,9 @@ mod tests {
             "resolve --all --with cat",
             "resolve k --choose us-east.3:42",
             "keyspace create n --mode async --shards 4",
+            "keyspace alter n --mode sync --ack all",
+            "keyspace alter n --cancel",
+            "failover n --to us-east",
             "keyspace list",
             "status",
             "lag",

@@ -1,5 +1,6 @@
 //! The commands, one file per concern.
 
+mod alter;
 mod cluster;
 mod conflicts;
 mod fault;
@@ -18,6 +19,10 @@ use crate::args::ClusterCommand;
 use crate::exit::Outcome;
 use crate::transfer;
 
+#[expect(
+    clippy::cognitive_complexity,
+    reason = "one arm for each command, and nothing else"
+)]
 /// Carries out any command that works on a running cluster.
 pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
     match command {
@@ -32,6 +37,9 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,
         ClusterCommand::Resolve(args) => resolve::run(app, args).await,
         ClusterCommand::Keyspace(command) => keyspace::run(app, command).await,
+        ClusterCommand::Failover { keyspace, to, wait } => {
+            keyspace::failover(app, keyspace, to, wait).await
+        }
         ClusterCommand::Status => cluster::status(app).await,
         ClusterCommand::Health => cluster::health(app).await,
         ClusterCommand::Lag(args) => lag::lag(app, args).await,

@@ -224,6 +224,7 @@ fn decided(
             what: "the queue behind a prepared transaction".to_owned(),
         }),
         WriteOutcome::LeaseNotFound => Err(Error::LeaseNotFound),
+        WriteOutcome::Moving => Err(Error::KeyspaceMoving),
         WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
             siblings,
             limit: SIBLINGS_MAX,

@@ -24,6 +24,7 @@
 mod across;
 pub mod address;
 mod admission;
+mod alter;
 mod answers;
 mod ask;
 pub mod catalog;

@@ -245,7 +245,8 @@ impl Failure {
             | Error::LeaseHeld
             | Error::LeaseLost
             | Error::LeaseNotFound
-            | Error::Quarantined => failure,
+            | Error::Quarantined
+            | Error::KeyspaceMoving => failure,
         }
     }
 
@@ -317,6 +318,7 @@ const fn code(error: &Error) -> Code {
         | Error::ZonesShort { .. }
         | Error::NotAdmitted
         | Error::Quarantined
+        | Error::KeyspaceMoving
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. }
         | Error::LevelNotReached { .. }

@@ -58,6 +58,8 @@ impl Submission {
             Request::Read(_)
             | Request::KeyspaceCreate(_)
             | Request::KeyspaceDelete { .. }
+            | Request::KeyspaceAlter(_)
+            | Request::AlterReport { .. }
             | Request::Reincarnate { .. }
             | Request::Lag { .. }
             | Request::ViewOpen { .. }

@@ -199,6 +199,7 @@ impl KvService {
             | Response::LeaseEnded
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
+            | Response::KeyspaceAltered { .. }
             | Response::Lag(_)
             | Response::Groups(_) => Err(Failure::unexpected_answer()),
         }

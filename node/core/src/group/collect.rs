@@ -453,6 +453,8 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
             | Op::LeasedWrite { .. }
             | Op::LeaseGone { .. }
             | Op::Expire { .. }
+            | Op::Seal { .. }
+            | Op::Unseal { .. }
             | Op::Degrade { .. } => continue,
         };
         out.observations.push(Observation::Stage { id, stage });
@@ -476,6 +478,8 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::LeaseGone { .. }
         | Op::Expire { .. }
         | Op::Degrade { .. }
+        | Op::Seal { .. }
+        | Op::Unseal { .. }
         | Op::Forget { .. } => None,
         Op::Transact(op) => Some(op.waiter),
         Op::Prepare(op) => Some(op.waiter),

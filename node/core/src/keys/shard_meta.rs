@@ -9,11 +9,11 @@ use crate::ids::GroupId;
 use crate::record::{self, Header};
 use crate::shard::ShardMeta;
 
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
-/// Formats before, and the fields added since at the end: numbers that began at zero, and a set that began empty. Each is
-/// one byte of zero in a record that ends where they follow.
-const FORMATS_BEFORE: [(u8, usize); 2] = [(2, 4), (3, 1)];
+/// The formats before, with how many of this one's last fields each lacks: numbers that began at zero, and
+/// a set that began empty. Each is one byte of zero there.
+const FORMATS_BEFORE: [(u8, usize); 3] = [(2, 5), (3, 2), (4, 1)];
 
 /// `[ShardMeta][keyspace][shard][zone u16 BE][epoch u32 BE]` to a [`ShardMeta`].
 pub struct ShardMetaKey;
@@ -42,10 +42,10 @@ impl ShardMetaKey {
         let before = FORMATS_BEFORE
             .iter()
             .find(|(format, _)| record.first() == Some(format));
-        if let Some((format, added)) = before {
+        if let Some((format, lacks)) = before {
             let (_, body) = record::open(record, *format).map_err(at(stored))?;
             let mut grown = body.to_vec();
-            grown.resize(body.len() + added, 0);
+            grown.resize(body.len() + lacks, 0);
             return record::decode_body(&grown).map_err(at(stored));
         }
         record::decode(record, FORMAT)

@@ -61,6 +61,8 @@ pub struct ShardMeta {
     pub changes_floor: u64,
     /// The last fencing token handed out here.
     pub fencing: u64,
+    /// The keyspace is altered, and this shard takes no more writes of clients (`shard::seal`): the round of sealing, else 0.
+    pub sealed: u64,
     /// Zones without which `ack = all` does for now, by the group's log (protocol rule 20).
     pub short: BTreeSet<ZoneId>,
 }
@@ -116,6 +118,7 @@ impl ShardMeta {
             changes: 0,
             changes_floor: 0,
             fencing: 0,
+            sealed: 0,
             short: BTreeSet::new(),
         }
     }
