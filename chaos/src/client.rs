@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Content, OpId, SessionVector};
 use meridian_core::Error;
-use meridian_core::catalog::shard_of;
+use meridian_core::catalog::{Mode, shard_of};
 use meridian_core::command::WriteIntent;
 use meridian_core::error::EffectOf;
 use meridian_core::ids::{KeyspaceId, ShardId};
@@ -32,7 +32,7 @@ pub struct Keys {
     hot: Vec<Bytes>,
     wide: Vec<Bytes>,
     expiring: Vec<Bytes>,
-    /// Per zone.
+    /// Per zone; where the store is one, those of the first are everybody's.
     registers: Vec<Vec<Bytes>>,
     shards: u16,
 }
@@ -46,7 +46,10 @@ impl Keys {
                 .collect()
         };
         let profile = &scenario.workload;
-        let zones = 0..scenario.topology.zones;
+        let zones = match scenario.policy.mode {
+            Mode::Sync => 0..1,
+            Mode::Async | Mode::Snapshot => 0..scenario.topology.zones,
+        };
         Self {
             hot: named("h", profile.hot_keys),
             wide: named("w", profile.wide_keys),
@@ -250,6 +253,7 @@ impl Client {
         let registers = keys
             .registers
             .get(self.zone)
+            .or(keys.registers.first())
             .map(Vec::as_slice)
             .unwrap_or_default();
         let key = self.rng.pick(registers).cloned().unwrap_or_default();

@@ -155,6 +155,8 @@ enum Plant {
     SessionIgnoresAShard,
     /// The age of a replica does not count one of the other zones.
     AgeIgnoresAZone,
+    /// The leader of a sync group commits what is durable in its own zone.
+    CommitInOneZone,
 }
 
 impl Plant {
@@ -170,6 +172,7 @@ impl Plant {
             Self::ReadThroughPrepared => bugs.read_through_prepared = true,
             Self::SessionIgnoresAShard => bugs.session_ignores_a_shard = true,
             Self::AgeIgnoresAZone => bugs.age_ignores_a_zone = true,
+            Self::CommitInOneZone => bugs.commit_in_one_zone = true,
         }
         bugs
     }
@@ -185,6 +188,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     read_through_prepared: false,
     session_ignores_a_shard: false,
     age_ignores_a_zone: false,
+    commit_in_one_zone: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

@@ -43,11 +43,13 @@ pub enum FaultKind {
     DiskError,
     /// One node loses its disk and comes back with an empty one; once in a run, and never in a zone of one node.
     Wipe,
+    /// All nodes of a zone lose their disks; instead of [`FaultKind::Wipe`], and only where every write is in two zones.
+    WipeZone,
 }
 
 impl FaultKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::CutZones,
         Self::CutZonesOneWay,
         Self::IsolateZone,
@@ -64,6 +66,7 @@ impl FaultKind {
         Self::StallDisk,
         Self::DiskError,
         Self::Wipe,
+        Self::WipeZone,
     ];
 
     /// Its name in reports.
@@ -85,15 +88,18 @@ impl FaultKind {
             Self::StallDisk => "stall-disk",
             Self::DiskError => "disk-error",
             Self::Wipe => "wipe",
+            Self::WipeZone => "wipe-zone",
         }
     }
 
     /// Whether it means anything in a world of that size.
     pub const fn suits(self, topology: Topology) -> bool {
         match self {
-            Self::CutZones | Self::CutZonesOneWay | Self::IsolateZone | Self::LongBlock => {
-                topology.zones > 1
-            }
+            Self::CutZones
+            | Self::CutZonesOneWay
+            | Self::IsolateZone
+            | Self::LongBlock
+            | Self::WipeZone => topology.zones > 1,
             Self::IsolateNode | Self::CutNodes | Self::CutNodesOneWay | Self::Wipe => {
                 topology.nodes_per_zone > 1
             }
@@ -158,6 +164,11 @@ pub enum Act {
     FailWrite {
         /// The node.
         node: usize,
+    },
+    /// Take power and disks from these nodes, each for a time.
+    WipeZone {
+        /// The nodes, each with the time it is down.
+        nodes: Vec<(usize, u64)>,
     },
     /// Take power and disk from a node for a time.
     Wipe {
@@ -280,6 +291,9 @@ impl Nemesis {
                 node,
                 down_ns: down_ns(rng),
             },
+            FaultKind::WipeZone => Act::WipeZone {
+                nodes: crash_of(self.topology.nodes_of(a), rng),
+            },
         }
     }
 
@@ -351,14 +365,19 @@ fn down_ns(rng: &mut SmallRng) -> u64 {
 mod tests {
     use super::*;
     use crate::scenario::{Options, Scenario};
+    use meridian_core::catalog::Mode;
     use meridian_core::config::PlantedBugs;
 
     fn nemesis(seed: u64, topology: Topology) -> Nemesis {
+        nemesis_of(seed, topology, Mode::Async)
+    }
+
+    fn nemesis_of(seed: u64, topology: Topology, mode: Mode) -> Nemesis {
         let options = Options {
             seed,
             seconds: 60,
             topology: Some(topology),
-            mode: meridian_core::catalog::Mode::Async,
+            mode,
             planted: PlantedBugs::default(),
         };
         Nemesis::new(
@@ -381,7 +400,7 @@ mod tests {
     fn every_kind_is_drawn_somewhere() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..40 {
-            let mut nemesis = nemesis(seed, Topology::THREE_BY_THREE);
+            let mut nemesis = nemesis_of(seed, Topology::THREE_BY_THREE, Mode::Sync);
             seen.extend(
                 (0..100)
                     .filter_map(|_| nemesis.strike().0)
@@ -389,6 +408,19 @@ mod tests {
             );
         }
         assert_eq!(seen.len(), FaultKind::ALL.len());
+    }
+
+    #[test]
+    fn no_zone_is_wiped_where_it_may_hold_the_only_copy() {
+        for seed in 0..40 {
+            let mut nemesis = nemesis(seed, Topology::THREE_BY_THREE);
+            let kinds = (0..100).filter_map(|_| nemesis.strike().0);
+            assert!(
+                kinds
+                    .into_iter()
+                    .all(|(kind, _)| kind != FaultKind::WipeZone)
+            );
+        }
     }
 
     #[test]

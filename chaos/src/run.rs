@@ -123,6 +123,8 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("session-ignores-a-shard")
     } else if planted.age_ignores_a_zone {
         Some("age-ignores-a-zone")
+    } else if planted.commit_in_one_zone {
+        Some("commit-in-one-zone")
     } else {
         None
     }

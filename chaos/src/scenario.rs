@@ -4,10 +4,12 @@
 //! each knows a subset of the faults and some of the bounds, so that rare machinery (comparisons, group images,
 //! eviction) is at work in many seeds and absent in many others.
 
-use meridian_core::catalog::{Mode, Policy};
+use meridian_causal::ZoneId;
+use meridian_core::catalog::{Ack, Mode, OnZoneLoss, Policy};
 use meridian_core::config::{Bounds, PlantedBugs};
 use rand::rngs::SmallRng;
 
+use crate::nemesis::FaultKind;
 use crate::rng::{Draw, MS, SEC, Streams};
 
 /// Zones and nodes per zone.
@@ -226,6 +228,14 @@ impl Scenario {
             faults.jump_ms_max = faults.jump_ms_max.min(800);
             settle_ns = 120 * SEC;
         }
+        let mut rng_sync = streams.stream("scenario.sync", 0);
+        let policy = match options.mode {
+            Mode::Sync => draw_sync(&mut rng_sync, topology, &mut faults),
+            Mode::Async | Mode::Snapshot => Policy {
+                mode: options.mode,
+                ..Policy::default()
+            },
+        };
         Self {
             seed: options.seed,
             topology,
@@ -239,11 +249,34 @@ impl Scenario {
             faults,
             bounds,
             planted: options.planted,
-            policy: Policy {
-                mode: options.mode,
-                ..Policy::default()
-            },
+            policy,
         }
+    }
+}
+
+/// Some sync keyspaces wait for all zones, some of them degrade; some have a home; in some runs a zone's disks are lost.
+fn draw_sync(rng: &mut SmallRng, topology: Topology, faults: &mut FaultProfile) -> Policy {
+    if rng.chance(0.4) {
+        for (weight, kind) in faults.weights.iter_mut().zip(FaultKind::ALL) {
+            if kind == FaultKind::WipeZone {
+                *weight = 3;
+            }
+        }
+    }
+    let all = rng.chance(0.35);
+    let degrade = rng.chance(0.5);
+    let home = rng.between(1, u64::from(topology.zones) + 1);
+    let has_home = rng.chance(0.3);
+    Policy {
+        mode: Mode::Sync,
+        ack: if all { Ack::All } else { Ack::Majority },
+        on_zone_loss: if all && degrade {
+            OnZoneLoss::Degrade
+        } else {
+            OnZoneLoss::Refuse
+        },
+        home: u16::try_from(home).ok().filter(|_| has_home).map(ZoneId),
+        ..Policy::default()
     }
 }
 
@@ -310,7 +343,7 @@ fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
 fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
     let mut weights = [0; crate::nemesis::FaultKind::ALL.len()];
     for (weight, kind) in weights.iter_mut().zip(crate::nemesis::FaultKind::ALL) {
-        let wanted = kind.suits(topology) && rng.chance(0.7);
+        let wanted = kind != FaultKind::WipeZone && kind.suits(topology) && rng.chance(0.7);
         *weight = if wanted {
             u32::try_from(rng.between(1, 5)).unwrap_or(1)
         } else {

@@ -16,6 +16,10 @@ use crate::retry::{ATTEMPTS_MAX, attempt_time, backoff};
 use crate::routes::{Reach, RouteNode, Routes};
 use crate::transaction::{Place, place_of_compare, place_of_transact};
 
+/// How long a client goes on asking a zone that says it has no quorum, where shards span zones: the node that says so may
+/// be cut off for hours, and a majority that goes on has found its leader within a moment.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(1);
+
 /// One operation on its way.
 pub(crate) struct Execution<'a> {
     inner: &'a Arc<Inner>,
@@ -204,6 +208,13 @@ impl<'a> Execution<'a> {
             return None;
         }
         if !error.is_retryable() || error.effect() == Effect::Applied {
+            return None;
+        }
+        let waited = self.time.saturating_sub(self.time_left());
+        if error.reason() == "NO_QUORUM"
+            && waited >= QUORUM_PATIENCE
+            && self.inner.routes().spans_zones(self.keyspace)
+        {
             return None;
         }
         if self.attempts >= ATTEMPTS_MAX || !self.inner.budget.try_retry() {

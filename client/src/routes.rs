@@ -25,6 +25,8 @@ pub(crate) struct RouteNode {
 
 struct KeyspaceRoutes {
     shards: u32,
+    /// Its shards are led from one zone for all: a zone that is cut off has no quorum, whichever of its nodes is asked.
+    spans_zones: bool,
     /// By shard: position in `Routes::nodes`, or [`NOBODY`].
     leaders: Vec<AtomicUsize>,
 }
@@ -76,6 +78,7 @@ impl Routes {
             let leaders = (0..keyspace.shards.max(1)).map(|_| AtomicUsize::new(NOBODY));
             let routes = KeyspaceRoutes {
                 shards: keyspace.shards.max(1),
+                spans_zones: keyspace.mode == "sync",
                 leaders: leaders.collect(),
             };
             (keyspace.name.clone(), routes)
@@ -98,6 +101,12 @@ impl Routes {
     pub(crate) fn shard(&self, keyspace: &str, key: &[u8]) -> Option<u32> {
         let routes = self.keyspaces.get(keyspace)?;
         Some(shard_of(key, routes.shards))
+    }
+
+    /// Whether the keyspace's shards span zones.
+    pub(crate) fn spans_zones(&self, keyspace: &str) -> bool {
+        let routes = self.keyspaces.get(keyspace);
+        routes.is_some_and(|routes| routes.spans_zones)
     }
 
     /// Remembers that `node` leads the shard in the home zone. Others are ignored.
@@ -295,6 +304,20 @@ mod tests {
         routes.learn("default", Some(9), "a2");
         routes.learn("elsewhere", Some(0), "a2");
         assert_eq!(first().name, "a1");
+    }
+
+    #[tokio::test]
+    async fn only_a_sync_keyspace_spans_zones() {
+        let mut topology = topology();
+        topology.keyspaces.push(Keyspace {
+            name: "ledger".to_owned(),
+            mode: "sync".to_owned(),
+            shards: 1,
+            ..Keyspace::default()
+        });
+        let routes = Routes::new(&topology, None, |addr| Link::new(addr).map(Arc::new)).unwrap();
+        assert!(routes.spans_zones("ledger"));
+        assert!(!routes.spans_zones("default") && !routes.spans_zones("elsewhere"));
     }
 
     #[tokio::test]

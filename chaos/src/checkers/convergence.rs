@@ -128,7 +128,7 @@ mod tests {
     fn judge(a: SiblingSet, b: SiblingSet) -> Checked {
         check(&FinalState {
             replicas: vec![replica(0, a), replica(1, b)],
-            at_ns: 0,
+            ..FinalState::default()
         })
     }
 
@@ -154,7 +154,7 @@ mod tests {
         assert!(
             check(&FinalState {
                 replicas: vec![one],
-                at_ns: 0
+                ..FinalState::default()
             })
             .is_err()
         );

@@ -1,4 +1,4 @@
-//! Per-key linearizability inside a zone, from causality: nothing has to be searched for.
+//! Per-key linearizability inside a zone, or over all of them where the store is one, from causality: nothing has to be searched for.
 //!
 //! A read shows the set of writes its context covers. Linearizable reads of a key in a zone must form a chain by
 //! inclusion; each must cover whatever a write acknowledged, or a read answered, in that zone before it began; none may
@@ -50,7 +50,14 @@ pub(super) fn check_values(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
 }
 
 /// The order of linearizable operations in each zone.
-pub(super) fn check_order(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
+pub(super) fn check_order(key: &KeyHistory<'_>, state: &FinalState) -> Checked {
+    if state.whole {
+        let reads = key.reads.iter().filter(|read| read.linearizable);
+        let reads: Vec<&ReadFact> = reads.collect();
+        check_chain(key, &reads)?;
+        check_real_time(key, ZoneId::GLOBAL, &reads)?;
+        return check_dots(key);
+    }
     let mut zones: Vec<usize> = key.reads.iter().map(|read| read.zone).collect();
     zones.sort_unstable();
     zones.dedup();

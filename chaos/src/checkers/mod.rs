@@ -1,6 +1,6 @@
 //! The checkers: one promise each, one file each.
 //!
-//! Some watch while the run goes on (`apply`, `dots`, `op_ids`): they see what every replica applied. The others judge at
+//! Some watch while the run goes on (`apply`, `dots`, `op_ids`, `zones`): they see what every replica applied. The others judge at
 //! the end, from what clients sent and were answered (`history`), the causal history made of it (`evidence`), and the
 //! state read straight from the engines (`FinalState`): `convergence`, `durability`, `expiry`, `tombstones`, `linear`,
 //! `registers`, `sessions`.
@@ -23,11 +23,12 @@ mod op_ids;
 mod registers;
 mod sessions;
 mod tombstones;
+mod zones;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meridian_causal::SiblingSet;
+use meridian_causal::{SiblingSet, ZoneId};
 use meridian_core::ids::GroupId;
 use meridian_core::output::Observation;
 use meridian_core::request::ShardDigest;
@@ -37,6 +38,7 @@ use crate::transact::program::is_transactional;
 use crate::violation::Checked;
 use evidence::Evidence;
 use evidence::describe_key;
+pub use zones::Acked;
 
 /// Watches a run.
 #[derive(Debug, Default)]
@@ -44,6 +46,7 @@ pub struct Observer {
     apply: apply::Apply,
     dots: dots::Dots,
     op_ids: op_ids::OpIds,
+    zones: zones::Zones,
     evidence: Evidence,
 }
 
@@ -54,6 +57,8 @@ pub struct FinalState {
     pub replicas: Vec<ReplicaState>,
     /// When it was read.
     pub at_ns: u64,
+    /// All zones are one: linearizable operations are so over all of them.
+    pub whole: bool,
 }
 
 /// What one node's engine holds.
@@ -95,6 +100,27 @@ impl Observer {
         self.dots.compares(group);
     }
 
+    /// A node has taken a group image.
+    pub fn imaged(&mut self, node: usize, group: GroupId, index: u64) {
+        self.zones.imaged(node, group, index);
+    }
+
+    /// A node lost its disk.
+    pub fn wiped(&mut self, node: usize) {
+        self.zones.wiped(node);
+    }
+
+    /// A node says that a write stands.
+    pub fn acknowledged(
+        &mut self,
+        now: u64,
+        node: usize,
+        acked: &Acked,
+        zone_of: impl Fn(usize) -> ZoneId,
+    ) -> Checked {
+        self.zones.acknowledged(now, node, acked, zone_of)
+    }
+
     /// Takes one observation in.
     pub fn observe(&mut self, now: u64, node: usize, observation: Observation) -> Checked {
         match observation {
@@ -119,6 +145,7 @@ impl Observer {
                     key,
                     op_id,
                 };
+                self.zones.effect(group, index, dot);
                 if !self.dots.effect(now, node, &seen)? {
                     return Ok(());
                 }
@@ -132,6 +159,10 @@ impl Observer {
             }
             Observation::Leads { group, term } => self.apply.leads(now, node, group, term),
             Observation::Stage { .. } => Ok(()),
+            Observation::Durable { group, index, term } => {
+                self.zones.durable(node, group, (index, term));
+                Ok(())
+            }
         }
     }
 

@@ -256,6 +256,7 @@ mod tests {
                 zones: (1..=zones).map(ZoneId).collect(),
                 op_id,
                 repeated: false,
+                degraded: false,
             }),
         }
     }

@@ -16,7 +16,7 @@ use crate::violation::{Checked, Violation};
 /// A transaction that is over.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The zone it ran in, from 0.
+    /// The zone whose keys it used, from 0: the one it ran in, or one for all where the store is one.
     pub zone: usize,
     /// Who asked.
     pub process: u64,

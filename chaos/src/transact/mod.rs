@@ -24,6 +24,8 @@ pub struct Transactor {
     pub index: usize,
     /// Its zone, from 0.
     pub zone: usize,
+    /// The zone whose keys it uses: its own, or one for all where the store is one.
+    pub domain: usize,
     /// Its chance.
     pub rng: SmallRng,
     /// The transaction under way.
@@ -43,10 +45,11 @@ pub struct Transactor {
 
 impl Transactor {
     /// A client that has done nothing yet.
-    pub fn new(index: usize, zone: usize, think_ns: u64, rng: SmallRng) -> Self {
+    pub fn new(index: usize, (zone, domain): (usize, usize), think_ns: u64, rng: SmallRng) -> Self {
         Self {
             index,
             zone,
+            domain,
             rng,
             running: None,
             invoke_ns: 0,
@@ -78,7 +81,7 @@ impl Transactor {
         self.invoke_ns = now;
         self.running = Some(Attempt::new(
             program,
-            self.zone,
+            self.domain,
             shards,
             op_id,
             now + patience_ns,

@@ -38,7 +38,7 @@ impl World {
                 format_args!("fault {} {act:?}", kind.name()),
             );
         }
-        if matches!(act, Act::Wipe { .. }) && self.wiped.is_some() {
+        if matches!(act, Act::Wipe { .. } | Act::WipeZone { .. }) && !self.wiped.is_empty() {
             return;
         }
         *self.stats.faults.entry(kind).or_default() += 1;
@@ -83,6 +83,9 @@ impl World {
                 }
             }
             Act::Wipe { node, down_ns } => self.wipe(node, down_ns),
+            Act::WipeZone { nodes } => nodes
+                .into_iter()
+                .for_each(|(node, down_ns)| self.wipe(node, down_ns)),
             Act::FailWrite { node } => {
                 if let Some(machine) = self.nodes.get_mut(node).filter(|machine| machine.is_up()) {
                     machine.fail_next_write();
@@ -109,12 +112,14 @@ impl World {
             .after(down_ns, Event::Undo(Undo::Start { node, boot }));
     }
 
-    /// A node loses its disk. A second one might take the last copy of something with it, so there is none.
+    /// A node loses its disk. A second one might take the last copy of something with it, so there is none, but with all of
+    /// its zone.
     fn wipe(&mut self, node: usize, down_ns: u64) {
         self.crash(node, down_ns);
         if let Some(machine) = self.nodes.get_mut(node).filter(|machine| !machine.is_up()) {
             machine.wipe();
-            self.wiped = Some(node);
+            self.wiped.push(node);
+            self.observer.wiped(node);
         }
     }
 

@@ -19,7 +19,7 @@ mod transactors;
 
 use std::collections::BTreeMap;
 
-use meridian_core::catalog::{Catalog, Keyspace};
+use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::error::Error;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
@@ -178,8 +178,8 @@ pub struct World {
     out: Outputs,
     rng: rand::rngs::SmallRng,
     healing: bool,
-    /// The node that lost its disk.
-    wiped: Option<usize>,
+    /// The nodes that lost their disks.
+    wiped: Vec<usize>,
     settle: settle::Settle,
 }
 
@@ -231,7 +231,13 @@ impl World {
         let transactor = |index: usize| {
             let rng = streams.stream("transactor", u64::try_from(index).unwrap_or(0));
             let zone = index.checked_div(transactors).unwrap_or(0);
-            Transactor::new(index, zone, scenario.workload.transact_think_ns, rng)
+            let domain = if scenario.policy.mode == Mode::Sync {
+                0
+            } else {
+                zone
+            };
+            let think_ns = scenario.workload.transact_think_ns;
+            Transactor::new(index, (zone, domain), think_ns, rng)
         };
         Self {
             queue: Queue::default(),
@@ -257,7 +263,7 @@ impl World {
             out: Outputs::default(),
             rng: streams.stream("world", 0),
             healing: false,
-            wiped: None,
+            wiped: Vec::new(),
             settle: settle::Settle::default(),
             scenario,
         }

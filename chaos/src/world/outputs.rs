@@ -1,12 +1,15 @@
 //! What comes out of a core: messages to the network, answers to clients, observations to the checkers.
 
+use meridian_causal::ZoneId;
 use meridian_core::error::Error;
+use meridian_core::message::PeerMessage;
 use meridian_core::output::{Notice, Observation, ReleasedRead};
 use meridian_core::request::Response;
-use meridian_core::{Input, address};
+use meridian_core::{Input, Outputs, address};
 
 use super::{Event, World};
-use crate::node::node_index;
+use crate::checkers::Acked;
+use crate::node::{node_index, zone_id};
 use crate::rng::Draw;
 use crate::violation::{Checked, Violation};
 
@@ -24,6 +27,33 @@ pub(super) fn client_of(id: u64) -> (usize, u32) {
     (client, u32::try_from(id & 0xffff_ffff).unwrap_or(0))
 }
 
+/// The writes of sync keyspaces that a node says stand, to a client or to the node that asked for one.
+fn acknowledgements(out: &Outputs) -> Vec<Acked> {
+    let replies = out.replies.iter().map(|(_, result)| result);
+    let forwarded = out
+        .messages
+        .iter()
+        .filter_map(|(_, message)| match message {
+            PeerMessage::Forwarded { result, .. } => Some(&**result),
+            PeerMessage::Raft { .. }
+            | PeerMessage::Forward { .. }
+            | PeerMessage::Exchange { .. }
+            | PeerMessage::Image { .. }
+            | PeerMessage::Admission(_) => None,
+        });
+    let written = replies.chain(forwarded).filter_map(|result| match result {
+        Ok(Response::Written(receipt)) if !receipt.repeated => Some(receipt),
+        Ok(_) | Err(_) => None,
+    });
+    let spanning = written.filter(|receipt| receipt.dot.zone() == ZoneId::GLOBAL);
+    spanning
+        .map(|receipt| Acked {
+            dot: receipt.dot,
+            zones: receipt.zones.clone(),
+        })
+        .collect()
+}
+
 impl World {
     /// Takes everything out of `self.out`.
     pub(super) fn deliver(&mut self, node: usize, core: usize) -> Checked {
@@ -34,6 +64,7 @@ impl World {
             self.die(node);
             return Ok(());
         }
+        let acked = acknowledgements(&out);
         for (to, message) in out.messages.drain(..) {
             self.send(node, core, node_index(to), message);
         }
@@ -44,6 +75,11 @@ impl World {
             self.release(node, read);
         }
         self.watch(node, &mut out.observations)?;
+        for acked in &acked {
+            let (now, topology) = (self.queue.now(), self.scenario.topology);
+            let zone_of = |node| zone_id(topology.zone_of(node));
+            self.observer.acknowledged(now, node, acked, zone_of)?;
+        }
         for notice in out.notices.drain(..) {
             self.notice(node, &notice)?;
         }
@@ -166,7 +202,10 @@ impl World {
                 self.observer.compares(*group);
             }
             Notice::Compared { group } => self.observer.compares(*group),
-            Notice::ImageInstalled { .. } => self.stats.images += 1,
+            Notice::ImageInstalled { group, index } => {
+                self.stats.images += 1;
+                self.observer.imaged(node, *group, *index);
+            }
             Notice::Damaged { detail } => {
                 let message = format!(
                     "n{} found damage, and nothing was damaged: {detail}",
@@ -174,7 +213,7 @@ impl World {
                 );
                 return Err(Violation::new("damage", self.queue.now(), message));
             }
-            Notice::Wiped if self.wiped == Some(node) => {}
+            Notice::Wiped if self.wiped.contains(&node) => {}
             Notice::Wiped => {
                 let message = format!("n{} was taken for wiped, and it was not", node + 1);
                 return Err(Violation::new("damage", self.queue.now(), message));

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use meridian_causal::{Content, OpId};
+use meridian_core::catalog::Mode;
 use meridian_core::command::WriteIntent;
 use meridian_core::error::Error;
 use meridian_core::ids::{GroupId, KeyspaceId, RequestId, ShardId};
@@ -169,8 +170,9 @@ impl World {
         groups: &mut BTreeMap<GroupId, (usize, GroupStatus)>,
     ) -> Option<String> {
         let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
-        let expected = (0..usize::from(self.scenario.shards))
-            .filter(|shard| shard % cores == core)
+        let holds = |shard: &u16| self.holder(node, ShardId(*shard)) == node;
+        let expected = (0..self.scenario.shards)
+            .filter(|shard| usize::from(*shard) % cores == core && holds(shard))
             .count();
         let held = found
             .iter()
@@ -350,11 +352,24 @@ impl World {
             .collect()
     }
 
+    /// The node that holds a shard on behalf of `node`: itself, but where a zone has one replica of each shard the zone's
+    /// nodes take turns over the shards.
+    fn holder(&self, node: usize, shard: ShardId) -> usize {
+        if self.scenario.policy.mode != Mode::Sync {
+            return node;
+        }
+        let topology = self.scenario.topology;
+        let nodes = topology.nodes_of(topology.zone_of(node));
+        let turn = usize::from(shard.0).checked_rem(nodes.len()).unwrap_or(0);
+        nodes.start + turn
+    }
+
     /// Reads everything straight from the engines.
     fn final_state(&self) -> Result<FinalState, Box<Violation>> {
         let mut state = FinalState {
             replicas: Vec::new(),
             at_ns: self.queue.now(),
+            whole: self.scenario.policy.mode == Mode::Sync,
         };
         for node in 0..self.nodes.len() {
             state.replicas.push(self.replica_state(node)?);
@@ -418,9 +433,17 @@ impl World {
                 format!("n{}: {query:?}: {error}", node + 1),
             )
         };
+        let shard = match query {
+            Query::Get { key } | Query::Examine { key } => self.keys.shard_of(key),
+            Query::Scan { shard, .. }
+            | Query::Digest { shard }
+            | Query::Range { shard, .. }
+            | Query::Validate { shard, .. }
+            | Query::Leases { shard, .. } => *shard,
+        };
         let machine = self
             .nodes
-            .get(node)
+            .get(self.holder(node, shard))
             .ok_or_else(|| failed("no such node".to_string()))?;
         read::serve(
             machine.engine.as_ref(),

@@ -30,6 +30,7 @@ impl World {
             Observation::Stage { stage, .. } => Some(*stage),
             Observation::Applied { .. }
             | Observation::Effect { .. }
+            | Observation::Durable { .. }
             | Observation::Leads { .. } => None,
         });
         for stage in stages {

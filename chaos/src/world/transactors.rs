@@ -124,7 +124,7 @@ impl World {
             client.process += PROCESS_STEP;
         }
         self.records.push(Record {
-            zone: client.zone,
+            zone: client.domain,
             process,
             invoke_ns: client.invoke_ns,
             complete_ns: (status != Status::Info).then_some(now),

@@ -58,6 +58,7 @@ fn node_json((node, answer): &Answered) -> Value {
             "groups": groups(status).0,
             "groups_led": groups(status).1,
             "groups_without_leader": groups(status).2,
+            "degraded": degraded(status),
             "unconnected_peers": unconnected(status),
             "differences": status.differences,
         }),
@@ -78,6 +79,16 @@ fn groups(status: &wire::StatusResponse) -> (u32, u32, u32) {
         sums.2 += keyspace.groups.saturating_sub(keyspace.with_leader);
     }
     sums
+}
+
+/// Keyspaces whose acknowledgements do without zones for now, each with these zones.
+fn degraded(status: &wire::StatusResponse) -> Vec<Value> {
+    let degraded = status.keyspaces.iter().filter_map(|keyspace| {
+        let zones = &keyspace.degraded_zones;
+        let name = &keyspace.keyspace.as_ref()?.name;
+        (!zones.is_empty()).then(|| json!({"keyspace": name, "zones": zones}))
+    });
+    degraded.collect()
 }
 
 fn unconnected(status: &wire::StatusResponse) -> Vec<&str> {
@@ -105,6 +116,16 @@ fn as_text(topology: &wire::TopologyResponse, nodes: &[Answered]) -> String {
         keyspaces.join("\n"),
     );
     for (node, answer) in nodes {
+        for keyspace in answer.iter().flat_map(|status| &status.keyspaces) {
+            let zones = keyspace.degraded_zones.join(", ");
+            if let Some(named) = keyspace.keyspace.as_ref().filter(|_| !zones.is_empty()) {
+                let line = format!(
+                    "\n{}: {} is degraded, without {zones}",
+                    node.node, named.name
+                );
+                text.push_str(&line);
+            }
+        }
         for difference in answer.iter().flat_map(|status| &status.differences) {
             text.extend(["\n", &node.node, ": ", difference]);
         }

@@ -5,7 +5,7 @@
 use crate::command::Waiter as Proposer;
 use crate::command::WriteOutcome;
 use crate::core::Core;
-use crate::error::Error;
+use crate::error::{EffectOf, Error};
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
 use crate::inner::InnerResponse;
 use crate::limits::SIBLINGS_MAX;
@@ -40,6 +40,7 @@ impl Core {
             origin,
             deadline_ns,
             what,
+            ..
         } = waiter;
         let answer = match what {
             What::Read(read) => {
@@ -66,6 +67,7 @@ impl Core {
             | What::Control
             | What::ForwardedWrite(_)
             | What::ForwardedRead
+            | What::Across(_)
             | What::Own(_)
             | What::Acquire(..)
             | What::EndLease(_) => return,
@@ -128,6 +130,9 @@ impl Core {
         else {
             return Err(Error::NotLeader { leader: None });
         };
+        if let Some(lags) = group.behind(now) {
+            return Ok(lags);
+        }
         let nothing = VersionVector::default();
         let others = crate::exchange::others(&self.catalog, id);
         others
@@ -159,7 +164,52 @@ impl Core {
 }
 
 /// The answer to a write whose outcome apply has decided.
-pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Result<Response, Error> {
+pub(crate) fn written(
+    op_id: OpId,
+    outcome: WriteOutcome,
+    (zones, degraded): (Vec<ZoneId>, bool),
+    missed: Option<usize>,
+) -> Result<Response, Error> {
+    match (outcome, missed) {
+        (WriteOutcome::Written { dot, .. }, Some(need)) => Err(Error::LevelNotReached {
+            dot,
+            zones,
+            need: u16::try_from(need).unwrap_or(u16::MAX),
+            op_id,
+        }),
+        (outcome, _) => decided(op_id, outcome, (zones, degraded)),
+    }
+}
+
+/// What a transaction, or a part of one, is answered. One that was to be in all zones and is not in time stands, but it has
+/// no one dot to name it by: its outcome is said not to be known, and a retry with its op id finds out.
+pub(crate) fn transacted(
+    result: Result<Response, Error>,
+    (zones, degraded): (Vec<ZoneId>, bool),
+    missed: Option<usize>,
+) -> Result<Response, Error> {
+    match result {
+        Ok(Response::Transacted(mut transacted)) => {
+            if missed.is_some() {
+                let op_id = transacted.op_id;
+                return Err(Error::OutcomeUnknown { op_id });
+            }
+            transacted.zones = zones;
+            transacted.degraded = degraded;
+            Ok(Response::Transacted(transacted))
+        }
+        Ok(_) if missed.is_some() => Err(Error::DeadlineExceeded {
+            effect: EffectOf::Unknown,
+        }),
+        result => result,
+    }
+}
+
+fn decided(
+    op_id: OpId,
+    outcome: WriteOutcome,
+    (zones, degraded): (Vec<ZoneId>, bool),
+) -> Result<Response, Error> {
     match outcome {
         WriteOutcome::Written {
             dot,
@@ -168,9 +218,10 @@ pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Resul
         } => Ok(Response::Written(Receipt {
             dot,
             context,
-            zones: vec![zone],
+            zones,
             op_id,
             repeated,
+            degraded,
         })),
         WriteOutcome::VersionMismatch { found } => Err(Error::VersionMismatch { found }),
         WriteOutcome::OutcomeUnknown => Err(Error::OutcomeUnknown { op_id }),

@@ -45,6 +45,7 @@ impl Core {
         let waiter = Waiter {
             origin: Origin::Core,
             deadline_ns,
+            bounded: false,
             what: What::Own(own.clone()),
         };
         let Some(ticket) = self.waiting.enter(waiter) else {
@@ -259,6 +260,7 @@ impl Core {
             | What::Acquire(..)
             | What::Renew(..)
             | What::EndLease(_)
+            | What::Across(_)
             | What::LeaseCheck(_) => Self::answer(waiter.origin, result, out),
         }
     }

@@ -95,6 +95,7 @@ impl Op {
             | Self::Seal { .. }
             | Self::Unseal { .. }
             | Self::Resolve(_) => 0,
+            Self::Degrade { short } => short.len() * DOT_BYTES,
             Self::LeaseAcquire(acquire) => acquire.name.len(),
             Self::LeaseEnd { leases, .. } => leases.iter().map(LeaseRef::encoded_bytes).sum(),
             Self::LeasedWrite { lease, write, .. } => {
@@ -272,6 +273,11 @@ pub enum Op {
     Expire {
         /// Keys and the dots of the versions.
         keys: Vec<(Bytes, Vec<Dot>)>,
+    },
+    /// `ack = all` is relaxed to a majority while these zones are missing; none: it is in force again (protocol rule 20).
+    Degrade {
+        /// The zones, ascending.
+        short: Vec<ZoneId>,
     },
 }
 

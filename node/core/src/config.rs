@@ -125,6 +125,8 @@ pub struct PlantedBugs {
     pub session_ignores_a_shard: bool,
     /// A replica's age does not count the last of the other zones.
     pub age_ignores_a_zone: bool,
+    /// The leader of a group that spans zones commits what is durable in its own.
+    pub commit_in_one_zone: bool,
 }
 
 /// What one core is told when it is opened.

@@ -339,6 +339,7 @@ impl Core {
         let waiter = Waiter {
             origin: Origin::Core,
             deadline_ns: u64::MAX,
+            bounded: false,
             what: What::Own(Own::Decision { id, group: anchor }),
         };
         let Some(ticket) = self.waiting.enter(waiter) else {

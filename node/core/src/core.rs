@@ -11,11 +11,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::admission::{Admission, Around};
+use crate::answers;
 use crate::catalog::Catalog;
 use crate::config::CoreConfig;
 use crate::coordinator::Coordination;
 use crate::error::{Error, OpenError};
 use crate::exchange::{Arrived, ExchangeContext};
+use crate::group::acks::Acked;
 use crate::group::{Group, Outcome, RoleChange, Said, TurnContext};
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
@@ -268,7 +270,10 @@ impl Core {
         if group.has_work() || group.has_pages() {
             self.active.insert(id);
         }
-        let Some(change) = group.note_role(self.config.observe, out) else {
+        let change = group.note_role(self.config.observe, out);
+        let now = self.now;
+        self.release_acks(now, id, out);
+        let Some((change, group)) = change.zip(self.groups.get_mut(&id)) else {
             return;
         };
         group.exchange_role(change);
@@ -280,7 +285,7 @@ impl Core {
             let reads = group.fail_reads();
             let leader = group.leader();
             group.lose_lead();
-            let now = self.now;
+            self.give_up_acks(now, id, out);
             self.drop_coordinations(now, id, leader, out);
             self.drop_recovery(id);
             for waiter in self.waiting.writes_in(id) {
@@ -289,7 +294,8 @@ impl Core {
             }
             for ticket in reads {
                 if let Some(waiter) = self.waiting.take(ticket) {
-                    Self::answer(waiter.origin, Err(Error::NotLeader { leader }), out);
+                    let error = Self::led_elsewhere(id, waiter.origin, leader);
+                    Self::answer(waiter.origin, Err(error), out);
                 }
             }
         }
@@ -435,8 +441,9 @@ impl Core {
                 Some(group) => group.holds.pass(said),
                 None => said,
             };
+            self.release_acks(now, id, out);
             for outcome in said.outcomes {
-                self.outcome(now, outcome, out);
+                self.said(now, id, outcome, out);
             }
             for ticket in said.reads {
                 self.release(now, (ticket, id), out);
@@ -469,12 +476,23 @@ impl Core {
         }
     }
 
-    fn outcome(&mut self, now: Now, outcome: Outcome, out: &mut Outputs) {
+    /// Tells whoever waits for an outcome.
+    pub(crate) fn outcome(&mut self, now: Now, acked: Acked, out: &mut Outputs) {
+        let Acked {
+            outcome,
+            zones,
+            degraded,
+            missed,
+        } = acked;
         let (waiter, result) = match outcome {
-            Outcome::Control(waiter, result) => (waiter, result),
-            Outcome::Write(waiter, op_id, outcome) => {
-                (waiter, crate::answers::written(op_id, outcome, self.zone()))
-            }
+            Outcome::Control(waiter, result) => (
+                waiter,
+                answers::transacted(result, (zones, degraded), missed),
+            ),
+            Outcome::Write(waiter, op_id, outcome) => (
+                waiter,
+                answers::written(op_id, outcome, (zones, degraded), missed),
+            ),
             Outcome::Lease(waiter, outcome) => {
                 self.lease_outcome(now, waiter, outcome, out);
                 return;

@@ -141,12 +141,12 @@ pub enum Error {
     /// The session has seen writes that are lost.
     #[error("the session has seen writes that are lost")]
     SessionLost,
-    /// Fewer zones answered than were asked for. No effect.
-    #[error("{} zones answered of {need} asked for", zones.len())]
+    /// Fewer zones are there than were asked for, or than have to have a write. No effect: nothing was proposed.
+    #[error("{} zones are there of {need} wanted", zones.len())]
     ZonesShort {
-        /// Those that did.
+        /// Those that are.
         zones: Vec<ZoneId>,
-        /// How many were asked for.
+        /// How many are wanted.
         need: u16,
     },
     /// Fewer zones than the level asks for have the write in time. It stands, and reaches the others later.
@@ -264,9 +264,12 @@ impl Error {
             | Self::Quarantined
             | Self::KeyspaceMoving
             | Self::Stale { .. }
-            | Self::ZonesShort { .. }
             | Self::RateLimited { .. } => true,
             Self::VersionMismatch { .. }
+            // The zones come back when they do; nobody should wait for it unasked.
+            | Self::ZonesShort { .. }
+            // The write stands.
+            | Self::LevelNotReached { .. }
             | Self::TooManySiblings { .. }
             | Self::DiskFull
             | Self::TooLarge { .. }
@@ -284,8 +287,6 @@ impl Error {
             | Self::LeaseLost
             | Self::LeaseNotFound
             | Self::SessionLost
-            // The write stands.
-            | Self::LevelNotReached { .. }
             | Self::LevelUnsupported { .. } => false,
         }
     }

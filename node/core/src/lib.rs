@@ -21,6 +21,7 @@
 //!
 //! Read `command` (what is agreed on), `shard` (what it does), `group` (how it is agreed), `exchange` (how zones meet).
 
+mod across;
 pub mod address;
 mod admission;
 mod alter;

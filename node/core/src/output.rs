@@ -179,6 +179,15 @@ pub enum Observation {
         /// Where it stands.
         stage: Stage,
     },
+    /// An entry is in the log of this replica of a group that spans zones, durably.
+    Durable {
+        /// The group.
+        group: GroupId,
+        /// The entry's index.
+        index: u64,
+        /// The entry's term.
+        term: u64,
+    },
     /// This replica became leader.
     Leads {
         /// The group.

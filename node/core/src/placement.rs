@@ -138,6 +138,9 @@ impl Core {
         for id in gone {
             self.drop_group(id, out);
         }
+        for group in self.groups.values_mut() {
+            group.span(&catalog, self.config.planted.commit_in_one_zone);
+        }
         for record in mine {
             if !self.groups.contains_key(&record.id) {
                 self.open_group(record, replica, out)?;
@@ -176,6 +179,7 @@ impl Core {
             Machine::Data(Box::new(shard)),
             &self.config,
         )?;
+        group.span(&self.catalog, planted.commit_in_one_zone);
         if group.alone() || (fresh && record.founders.first() == Some(&replica)) {
             group.campaign(&mut self.rng);
         }

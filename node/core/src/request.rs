@@ -420,6 +420,8 @@ pub struct Receipt {
     pub op_id: OpId,
     /// An earlier attempt with the same op id had already taken effect.
     pub repeated: bool,
+    /// `ack = all` was relaxed to a majority when this was said: zones are missing.
+    pub degraded: bool,
 }
 
 /// How far a zone is behind this one in one shard.
@@ -460,4 +462,6 @@ pub struct GroupStatus {
     pub op_ids: u64,
     /// The shard is catching up by comparing.
     pub comparing: bool,
+    /// Zones without which `ack = all` does for now.
+    pub degraded: Vec<ZoneId>,
 }

@@ -4,6 +4,7 @@
 use meridian_causal::{Content, Incarnation, ZoneId};
 use rand::Rng;
 
+use crate::across::Across;
 use crate::catalog::{GroupRecord, shard_of};
 use crate::command::Waiter as Proposer;
 use crate::command::{Op, WriteOp};
@@ -26,6 +27,8 @@ const ASK_CONTROL_MS: u64 = 1_000;
 pub(crate) struct Routed {
     pub(crate) origin: Origin,
     pub(crate) deadline_ns: u64,
+    /// The deadline is the core's own ([`Waiter::bounded`]).
+    pub(crate) bounded: bool,
     pub(crate) group: GroupId,
 }
 
@@ -96,16 +99,16 @@ impl Core {
             }
         };
         match routed {
-            Ok(group) => self.dispatch(
-                now,
-                Routed {
+            Ok(group) => {
+                let (deadline_ns, bounded) = Self::patience(now, group, &request, deadline_ns);
+                let routed = Routed {
                     origin,
                     deadline_ns,
+                    bounded,
                     group,
-                },
-                request,
-                out,
-            ),
+                };
+                self.dispatch(now, routed, request, out);
+            }
             Err(error) => Self::answer(origin, Err(error), out),
         }
     }
@@ -192,6 +195,7 @@ impl Core {
             self.forward(routed, request, out);
             return;
         }
+        self.count_demand(&routed, &request);
         if let Some((routed, request)) = self.brake(routed, request, out) {
             self.dispatch_now(now, routed, request, out);
         }
@@ -298,7 +302,7 @@ impl Core {
         } else if self.disk_full {
             Some(Error::DiskFull)
         } else {
-            None
+            self.refuse_short(routed.group).err()
         };
         if let Some(error) = &refusal {
             Self::answer(routed.origin, Err(error.clone()), out);
@@ -322,7 +326,7 @@ impl Core {
         if group.is_some_and(Group::sealed) {
             return Err(Error::KeyspaceMoving);
         }
-        Ok(())
+        self.refuse_short(routed.group)
     }
 
     fn check_write(&self, write: &Write) -> Result<(), Error> {
@@ -398,6 +402,7 @@ impl Core {
         let waiter = Waiter {
             origin: routed.origin,
             deadline_ns: routed.deadline_ns,
+            bounded: routed.bounded,
             what,
         };
         let ticket = self.waiting.enter(waiter);
@@ -411,6 +416,10 @@ impl Core {
     /// Sends a request to the node that leads; one that was forwarded already goes back, but a group in quarantine may
     /// ask any node, whatever the core, so its request is passed on once.
     fn forward(&mut self, routed: Routed, request: Request, out: &mut Outputs) {
+        if routed.group.spans_zones() {
+            self.forward_across(&routed, request, out);
+            return;
+        }
         let leader = match routed.group {
             GroupId::CONTROL => self.groups.get(&GroupId::CONTROL).and_then(Group::leader),
             group => self.leader_elsewhere(group),
@@ -501,6 +510,7 @@ impl Core {
         let routed = Routed {
             origin: Origin::Core,
             deadline_ns: now.after_ms(ASK_CONTROL_MS),
+            bounded: false,
             group: GroupId::CONTROL,
         };
         if self.groups.contains_key(&GroupId::CONTROL) {
@@ -538,6 +548,11 @@ impl Core {
         let Some(waiter) = self.waiting.take(id) else {
             return;
         };
+        if let What::Across(across) = &waiter.what {
+            let across = Across::clone(across);
+            self.answered_across(waiter, across, result, out);
+            return;
+        }
         match waiter.what {
             What::ForwardedWrite(_) | What::ForwardedRead | What::Control | What::Own(_) => {
                 self.conclude(now, waiter, result, out);
@@ -551,13 +566,14 @@ impl Core {
             | What::Pin(..)
             | What::Acquire(..)
             | What::Renew(..)
-            | What::EndLease(_) => {}
+            | What::EndLease(_)
+            | What::Across(_) => {}
         }
     }
 }
 
 /// How the sender of a request to another node waits for its answer.
-fn awaited(request: &Request) -> What {
+pub(crate) fn awaited(request: &Request) -> What {
     match request {
         Request::Write(write) => What::ForwardedWrite(write.op_id),
         Request::KeyspaceCreate(_)

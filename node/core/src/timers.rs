@@ -17,6 +17,7 @@ const NOBODY: RequestId = RequestId(0);
 
 impl Core {
     pub(crate) fn tick(&mut self, now: Now, out: &mut Outputs) {
+        self.tick_acks(now, out);
         for waiter in self.waiting.expired(now) {
             let unseen = self.unseen(now, &waiter);
             self.conclude(now, waiter, Err(unseen), out);
@@ -51,6 +52,8 @@ impl Core {
         if !voters.is_empty() {
             group.reconcile_members(&voters, &learners);
         }
+        group.tend_acks();
+        group.seek_place();
         group.request_image();
         out.messages.extend(group.ask_page(now));
         self.after_raft(id, out);

@@ -123,6 +123,8 @@ pub struct Transacted {
     pub op_id: OpId,
     /// An earlier attempt with the same op id had already taken effect; what it read is no longer known.
     pub repeated: bool,
+    /// `ack = all` was relaxed to a majority when this was said: zones are missing.
+    pub degraded: bool,
 }
 
 /// What one action did.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use meridian_causal::OpId;
 
+use crate::across::Across;
 use crate::error::{EffectOf, Error};
 use crate::ids::{GroupId, NodeId, RequestId, ShardId};
 use crate::lease::{LeaseAcquire, LeaseRef};
@@ -64,6 +65,8 @@ pub(crate) enum What {
     Level(Box<LevelWait>),
     /// For the core's own doing.
     Own(Own),
+    /// The answer of a node in another zone, or of one that knows it.
+    Across(Box<Across>),
 }
 
 /// What the core itself asked for.
@@ -104,6 +107,8 @@ pub(crate) enum Own {
 pub(crate) struct Waiter {
     pub(crate) origin: Origin,
     pub(crate) deadline_ns: u64,
+    /// The deadline is the core's own, before that of the client: a read not answered by then found no quorum.
+    pub(crate) bounded: bool,
     pub(crate) what: What,
 }
 
@@ -198,6 +203,7 @@ impl Waiting {
             | What::Pin(..)
             | What::Renew(..)
             | What::LeaseCheck(_)
+            | What::Across(_)
             | What::Own(_) => false,
         })
     }
@@ -255,6 +261,7 @@ impl What {
             Self::Level(_) => Error::DeadlineExceeded {
                 effect: EffectOf::Unknown,
             },
+            Self::Across(across) => across.what.unseen(),
             Self::Acquire(_, acquire) => Error::OutcomeUnknown {
                 op_id: acquire.op_id,
             },

@@ -57,14 +57,11 @@ impl Scope<'_> {
         served: Served,
     ) -> kv::WriteResponse {
         let context = token::seal(&self.token_key(), self.token_scope(), key, &receipt.context);
+        let zones = self.zone_names(&receipt.zones);
         kv::WriteResponse {
             receipt: Some(kv::Receipt {
-                level: Some(self.level_reached(&receipt.zones)),
-                ..self.receipt(
-                    Some(receipt.dot),
-                    self.zone_names(&receipt.zones),
-                    receipt.op_id,
-                )
+                degraded: receipt.degraded,
+                ..self.receipt(Some(receipt.dot), zones, receipt.op_id)
             }),
             context,
             session: served.session,
@@ -73,11 +70,23 @@ impl Scope<'_> {
         }
     }
 
-    /// The write level that is reached when these zones hold a write.
-    fn level_reached(&self, zones: &[ZoneId]) -> kv::WriteLevel {
+    /// The acknowledgement of one write.
+    pub(super) fn receipt(&self, dot: Option<Dot>, zones: Vec<String>, op_id: OpId) -> kv::Receipt {
+        kv::Receipt {
+            dot: dot.map(|dot| self.dot(dot)),
+            mode: self.keyspace.policy.mode.name().to_owned(),
+            level: Some(self.level_reached(zones.len())),
+            zones,
+            degraded: false,
+            op_id: Some(op_id_to_wire(op_id)),
+        }
+    }
+
+    /// The write level that so many zones make.
+    fn level_reached(&self, zones: usize) -> kv::WriteLevel {
         use kv::write_level::Kind;
-        let count = u32::try_from(zones.len()).unwrap_or(u32::MAX);
-        let (kind, zones) = match zones.len() {
+        let count = u32::try_from(zones).unwrap_or(u32::MAX);
+        let (kind, zones) = match zones {
             0 | 1 => (Kind::Zone, 0),
             all if all >= self.keyspace.policy.zones.len() => (Kind::All, 0),
             _some => (Kind::Zones, count),
@@ -85,21 +94,6 @@ impl Scope<'_> {
         kv::WriteLevel {
             kind: i32::from(kind),
             zones,
-        }
-    }
-
-    /// The acknowledgement of one write.
-    pub(super) fn receipt(&self, dot: Option<Dot>, zones: Vec<String>, op_id: OpId) -> kv::Receipt {
-        kv::Receipt {
-            dot: dot.map(|dot| self.dot(dot)),
-            mode: self.keyspace.policy.mode.name().to_owned(),
-            level: Some(kv::WriteLevel {
-                kind: i32::from(kv::write_level::Kind::Zone),
-                zones: 0,
-            }),
-            zones,
-            degraded: false,
-            op_id: Some(op_id_to_wire(op_id)),
         }
     }
 

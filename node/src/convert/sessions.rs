@@ -245,6 +245,7 @@ mod tests {
             context: CausalContext::from_dot(dot(counter)),
             zones: vec![ZoneId(1)],
             op_id: OpId { stamp_ms: 1, id: 1 },
+            degraded: false,
             repeated: false,
         }
     }

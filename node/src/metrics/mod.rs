@@ -74,6 +74,7 @@ pub(crate) struct Metrics {
     outbox_bytes: Gauge,
     store_bytes: Gauge,
     led: Gauge,
+    degraded: Gauge,
     groups: Gauge,
     in_flight: Gauge,
     core_requests: Family<CoreOnly, Gauge>,
@@ -107,6 +108,7 @@ impl Metrics {
             outbox_bytes: Gauge::default(),
             store_bytes: Gauge::default(),
             led: Gauge::default(),
+            degraded: Gauge::default(),
             groups: Gauge::default(),
             in_flight: Gauge::default(),
             core_requests: Family::default(),
@@ -202,6 +204,11 @@ impl Metrics {
         );
         all.register("groups", "Groups with a replica here", self.groups.clone());
         all.register("groups_led", "Groups led here", self.led.clone());
+        all.register(
+            "groups_degraded",
+            "Groups led here whose ack = all is relaxed to a majority while zones are missing",
+            self.degraded.clone(),
+        );
         all.register(
             "damaged",
             "Stored or received bytes that made no sense",

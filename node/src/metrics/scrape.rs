@@ -45,6 +45,8 @@ impl Scraper {
         metrics.outbox_bytes.set(sum(|group| group.outbox_bytes));
         metrics.groups.set(sum(|_| 1));
         metrics.led.set(sum(|group| u64::from(group.leads)));
+        let degraded = |group: &GroupStatus| u64::from(group.leads && !group.degraded.is_empty());
+        metrics.degraded.set(sum(degraded));
         if let Ok(bytes) = self.engine.size_bytes() {
             metrics.store_bytes.set(signed(bytes));
         }

@@ -1,5 +1,6 @@
 //! admin.v1: what operators ask.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meridian_core::Error;
@@ -246,7 +247,16 @@ fn keyspace_status(
         groups: count(|_| true),
         with_leader: count(|group| group.leader.is_some()),
         led: count(|group| group.leads),
+        degraded_zones: degraded(catalog, own.clone()),
     }
+}
+
+/// The zones without which groups led here do for now, by name. Led here only: a follower hears of it a moment later.
+fn degraded<'a>(catalog: &Catalog, groups: impl Iterator<Item = &'a GroupStatus>) -> Vec<String> {
+    let led = groups.filter(|group| group.leads);
+    let zones: BTreeSet<_> = led.flat_map(|group| &group.degraded).collect();
+    let names = zones.into_iter().filter_map(|zone| catalog.zones.get(zone));
+    names.cloned().collect()
 }
 
 #[tonic::async_trait]

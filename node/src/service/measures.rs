@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meridian_causal::ZoneId;
 use meridian_core::catalog::{Catalog, Keyspace};
 use meridian_core::ids::ShardId;
 use meridian_core::request::{
@@ -62,19 +63,20 @@ impl AdminService {
                     sum.bytes = sum.bytes.saturating_add(lag.bytes);
                 }
             }
-            rows.extend(sums.into_values().map(|lag| {
-                pb::LagRow {
-                    from: self.calls.shared.zone_name.clone(),
-                    to: catalog.zones.get(&lag.to).cloned().unwrap_or_default(),
-                    keyspace: keyspace.name.clone(),
-                    lag_ms: lag.lag_ms,
-                    entries: lag.entries,
-                    bytes: lag.bytes,
-                    breach: keyspace
-                        .policy
-                        .max_lag_ms
-                        .is_some_and(|bound| lag.lag_ms > bound),
-                }
+            // The leaders of a sync keyspace may be in several zones: it is behind them, not behind this zone.
+            let from = match keyspace.policy.serving_zone(self.calls.shared.zone) {
+                ZoneId::GLOBAL => ZoneId::GLOBAL.to_string(),
+                _ => self.calls.shared.zone_name.clone(),
+            };
+            let bound = keyspace.policy.max_lag_ms;
+            rows.extend(sums.into_values().map(|lag| pb::LagRow {
+                from: from.clone(),
+                to: catalog.zones.get(&lag.to).cloned().unwrap_or_default(),
+                keyspace: keyspace.name.clone(),
+                lag_ms: lag.lag_ms,
+                entries: lag.entries,
+                bytes: lag.bytes,
+                breach: bound.is_some_and(|bound| lag.lag_ms > bound),
             }));
         }
         Ok(rows)

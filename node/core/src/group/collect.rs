@@ -172,6 +172,9 @@ impl Group {
         }
         let entries = ready.take_entries();
         if !entries.is_empty() {
+            if context.observe {
+                self.note_entries(&entries);
+            }
             self.raft.mut_store().append(entries, context.work);
             save = true;
         }
@@ -252,6 +255,7 @@ impl Group {
             .apply_conf_change(&change)
             .map_err(|error| self.bad_entry(entry, &error))?;
         self.raft.mut_store().set_conf(conf);
+        self.assign_commit_groups();
         self.apply_nothing(entry.index);
         Ok(())
     }
@@ -396,7 +400,9 @@ impl Group {
                     .map(|message| addressed(self.id, message)),
             );
             self.hand_out(&light.take_committed_entries());
+            self.commit_alone();
         }
+        self.tell_durable(out);
         // Right after an image is installed the machine is ahead of what Raft has seen persisted: the next turn tells it.
         let log = &self.raft.raft.raft_log;
         let applied = self.machine.applied().min(log.committed).min(log.persisted);
@@ -448,7 +454,8 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
             | Op::LeaseGone { .. }
             | Op::Expire { .. }
             | Op::Seal { .. }
-            | Op::Unseal { .. } => continue,
+            | Op::Unseal { .. }
+            | Op::Degrade { .. } => continue,
         };
         out.observations.push(Observation::Stage { id, stage });
     }
@@ -470,6 +477,7 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::TakeIncarnation { .. }
         | Op::LeaseGone { .. }
         | Op::Expire { .. }
+        | Op::Degrade { .. }
         | Op::Seal { .. }
         | Op::Unseal { .. }
         | Op::Forget { .. } => None,

@@ -249,6 +249,7 @@ impl Group {
         self.machine = machine;
         // Refused when a newer term has begun; its leader finds out by itself where this log ends.
         ignore_refusal(&self.raft.step(install.message));
+        self.assign_commit_groups();
         self.machine.applied()
     }
 

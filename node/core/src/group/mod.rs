@@ -10,9 +10,13 @@
 //! * the election timeout in force was drawn from the core's generator, never from raft-rs's own: it is imposed again
 //!   after every call into Raft.
 //!
-//! Read `log` (what Raft sees of the disk), `collect` (the turn), `reads` (read index), `install` (group images).
+//! Read `log` (what Raft sees of the disk), `collect` (the turn), `reads` (read index), `install` (group images); for groups
+//! that span zones also `spanning`, `acks`, `demand`.
 
+pub(crate) mod acks;
+mod behind;
 mod collect;
+mod demand;
 mod holds;
 mod install;
 pub(crate) mod leases;
@@ -20,6 +24,7 @@ mod life;
 pub(crate) mod log;
 mod members;
 mod reads;
+mod spanning;
 
 use meridian_causal::Hlc;
 use raft::eraftpb::{ConfState, Message, MessageType};
@@ -49,6 +54,7 @@ use crate::request::GroupStatus;
 use crate::shard::{Resolved, Shard};
 use log::GroupLog;
 use reads::Reads;
+use spanning::Spanning;
 
 /// Bytes of proposals a leader holds uncommitted before it refuses more: what its followers must catch up at once.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
@@ -107,6 +113,8 @@ pub(crate) struct Group {
     /// Writes that wait for prepared transactions.
     locked: Vec<WriteOp>,
     pub(crate) holds: Holds,
+    /// `None` in a group whose walls are a zone.
+    spanning: Option<Spanning>,
     seen: Role,
     election_ticks: usize,
     timeout_ticks: usize,
@@ -193,6 +201,7 @@ impl Group {
             resolved: Vec::new(),
             locked: Vec::new(),
             holds: Holds::default(),
+            spanning: None,
             seen: Role::default(),
             election_ticks,
             timeout_ticks: election_ticks,
@@ -275,12 +284,14 @@ impl Group {
 
     /// One Raft tick.
     pub(crate) fn tick(&mut self, rng: &mut StdRng) {
+        self.tick_spanning();
         self.raft.tick();
         self.impose_timeout(rng);
     }
 
     /// A message of consensus.
     pub(crate) fn receive(&mut self, mut message: Message, rng: &mut StdRng) {
+        self.hear(message.from);
         let last = self.raft.raft.raft_log.last_index();
         if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
             // The leader counts on entries that this log no longer has: its store is an older copy. raft-rs would
@@ -337,6 +348,9 @@ impl Group {
             (true, false) => Some(RoleChange::Lost),
             (true, true) | (false, false) => None,
         };
+        if let Some(change) = change {
+            self.spanning_role(change);
+        }
         if observe && change == Some(RoleChange::Gained) {
             out.observations.push(Observation::Leads {
                 group: self.id,
@@ -383,6 +397,7 @@ impl Group {
             outbox_bytes: meta.map_or(0, |meta| meta.outbox_bytes),
             op_ids: meta.map_or(0, |meta| meta.op_count),
             comparing: meta.is_some_and(|meta| meta.compare.is_some()),
+            degraded: self.degraded(),
         }
     }
 }

@@ -408,3 +408,23 @@ fn a_key_is_described_in_words() {
     );
     assert_eq!(describe(b"\x01ab"), r#"key "\x01ab""#);
 }
+
+#[test]
+fn a_shard_meta_of_a_format_before_reads_as_one_without_what_was_added() {
+    let group = GroupId {
+        keyspace: KeyspaceId::DEFAULT,
+        ..GroupId::CONTROL
+    };
+    let stored = ShardMetaKey::encode(group);
+    let meta = ShardMeta::new(Incarnation::new(ZoneId(1), 7));
+    let now = ShardMetaKey::encode_record(&meta);
+    for (format, added) in [(4, 1), (3, 2), (2, 5)] {
+        let mut record = now[..now.len() - added].to_vec();
+        record[0] = format;
+        let read = ShardMetaKey::decode_record(&stored, &record);
+        assert_eq!(read, Ok(meta.clone()), "format {format}");
+    }
+    let mut unknown = now.to_vec();
+    unknown[0] = 1;
+    assert!(ShardMetaKey::decode_record(&stored, &unknown).is_err());
+}

@@ -138,6 +138,7 @@ impl Core {
         let routed = Routed {
             origin: Origin::Core,
             deadline_ns: now.after_ms(ANSWER_MS),
+            bounded: false,
             group: home,
         };
         let leads = self.groups.get(&home).is_some_and(Group::leads);

@@ -121,6 +121,7 @@ impl Core {
         let routed = Routed {
             origin,
             deadline_ns,
+            bounded: false,
             group,
         };
         let what = What::Acquire(group, Box::new(acquire.clone()));
@@ -285,6 +286,7 @@ impl Core {
             | What::Confirm(..)
             | What::Pin(..)
             | What::Level(_)
+            | What::Across(_)
             | What::Own(_) => Self::answer(waiter.origin, Err(Error::LeaseHeld), out),
         }
     }

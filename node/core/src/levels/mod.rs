@@ -365,11 +365,11 @@ impl Core {
     }
 
     /// What somebody who waits is answered when what is waited for will not be seen.
-    pub(crate) fn unseen(&self, now: Now, waiter: &Waiter) -> Error {
+    pub(crate) fn unseen(&mut self, now: Now, waiter: &Waiter) -> Error {
         if let What::Level(wait) = &waiter.what {
             self.level_unseen(now, wait)
         } else {
-            waiter.what.unseen()
+            self.late(waiter)
         }
     }
 }

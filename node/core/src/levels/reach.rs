@@ -111,6 +111,7 @@ impl Core {
         let waiter = Waiter {
             origin,
             deadline_ns,
+            bounded: false,
             what,
         };
         match self.waiting.enter(waiter) {

@@ -63,6 +63,8 @@ pub struct ShardMeta {
     pub fencing: u64,
     /// The keyspace is altered, and this shard takes no more writes of clients (`shard::seal`): the round of sealing, else 0.
     pub sealed: u64,
+    /// Zones without which `ack = all` does for now, by the group's log (protocol rule 20).
+    pub short: BTreeSet<ZoneId>,
 }
 
 /// Bytes of effects of one incarnation, since the group was founded.
@@ -117,6 +119,7 @@ impl ShardMeta {
             changes_floor: 0,
             fencing: 0,
             sealed: 0,
+            short: BTreeSet::new(),
         }
     }
 

@@ -242,6 +242,10 @@ impl Step<'_, '_, '_> {
             Op::LeasedWrite { lease, home, write } => self.leased_write((lease, *home), write),
             Op::LeaseGone { lease } => self.lease_gone(lease),
             Op::Expire { keys } => self.expire(keys),
+            Op::Degrade { short } => {
+                self.meta.short = short.iter().copied().collect();
+                Ok(())
+            }
             Op::Seal { round } => self.seal(*round),
             Op::Unseal { revision } => {
                 self.unseal(*revision);

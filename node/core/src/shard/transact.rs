@@ -314,6 +314,7 @@ impl Step<'_, '_, '_> {
             zones: vec![self.meta.incarnation.zone()],
             op_id,
             repeated: false,
+            degraded: false,
         }))
     }
 

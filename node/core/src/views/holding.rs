@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::InnerResponse;
-use crate::limits::{HOLD_MS_MAX, READ_VIEWS_MAX, VIEW_MS_MAX};
+use crate::limits::{HOLD_ACROSS_MS_MAX, HOLD_MS_MAX, READ_VIEWS_MAX, VIEW_MS_MAX};
 use crate::output::{Outputs, Pinned, Stage};
 use crate::request::{Query, Response};
 use crate::route::Routed;
@@ -146,7 +146,7 @@ impl Core {
             pins: Vec::new(),
             over: BTreeMap::new(),
         };
-        let until_ns = now.after_ms(HOLD_MS_MAX);
+        let (inside_ns, across_ns) = (now.after_ms(HOLD_MS_MAX), now.after_ms(HOLD_ACROSS_MS_MAX));
         for (of, group) in &mut self.groups {
             let fit = of.keyspace == keyspace && group.is_current() && !group.quarantined();
             if !fit {
@@ -160,6 +160,11 @@ impl Core {
                 held.pending
                     .extend(prepared.map(|(id, part)| ((*of, *id), part.clone())));
             }
+            let until_ns = if of.spans_zones() {
+                across_ns
+            } else {
+                inside_ns
+            };
             group.holds.begin(id, until_ns);
         }
         self.held_views.insert(id, held);

@@ -166,6 +166,7 @@ impl Core {
             let waiter = Waiter {
                 origin,
                 deadline_ns,
+                bounded: false,
                 what: What::Read(read),
             };
             self.waiting.put_back(ticket, waiter);

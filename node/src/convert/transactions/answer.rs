@@ -33,7 +33,7 @@ impl Scope<'_> {
             parts: u32::from(transacted.parts),
             mode: self.keyspace.policy.mode.name().to_owned(),
             zones: self.zone_names(&transacted.zones),
-            degraded: false,
+            degraded: transacted.degraded,
             op_id: Some(op_id_to_wire(transacted.op_id)),
             repeated: transacted.repeated,
             served_by: served.by,
@@ -66,6 +66,9 @@ impl Scope<'_> {
 
     fn part_receipt(&self, dot: Option<Dot>, transacted: &Transacted) -> kv::Receipt {
         let zones = self.zone_names(&transacted.zones);
-        self.receipt(dot, zones, transacted.op_id)
+        kv::Receipt {
+            degraded: transacted.degraded,
+            ..self.receipt(dot, zones, transacted.op_id)
+        }
     }
 }

@@ -330,6 +330,7 @@ fn transacted(succeeded: bool, results: Vec<ActionResult>) -> Transacted {
         zones: vec![ZoneId(1)],
         op_id: OP_ID,
         repeated: false,
+        degraded: false,
     }
 }
 
