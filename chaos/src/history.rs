@@ -206,6 +206,8 @@ const fn level_name(level: ReadLevel) -> &'static str {
         ReadLevel::Linearizable => "linearizable",
         ReadLevel::Eventual => "eventual",
         ReadLevel::View { .. } => "view",
+        ReadLevel::Bounded { .. } => "bounded",
+        ReadLevel::Mirror { .. } => "mirror",
     }
 }
 
@@ -250,7 +252,8 @@ fn output(operation: &Operation) -> Option<String> {
             | Answer::Examined { .. }
             | Answer::Range { .. }
             | Answer::Holds(_)
-            | Answer::Leases(_),
+            | Answer::Leases(_)
+            | Answer::Mirrored(..),
         ) => None,
         Outcome::Read(Answer::Key(_) | Answer::Page { .. }) => {
             let sets = operation.found();

@@ -148,6 +148,8 @@ enum Plant {
     ForgetLocks,
     /// A reader takes no notice of a prepared key.
     ReadThroughPrepared,
+    /// A mirror's pointer flips before the last shard is there.
+    MirrorSwapEarly,
 }
 
 impl Plant {
@@ -161,6 +163,7 @@ impl Plant {
             Self::DecideBeforeDurable => bugs.decide_before_durable = true,
             Self::ForgetLocks => bugs.forget_locks_at_restart = true,
             Self::ReadThroughPrepared => bugs.read_through_prepared = true,
+            Self::MirrorSwapEarly => bugs.mirror_swap_early = true,
         }
         bugs
     }
@@ -174,6 +177,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     decide_before_durable: false,
     forget_locks_at_restart: false,
     read_through_prepared: false,
+    mirror_swap_early: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

@@ -4,6 +4,7 @@
 //! each knows a subset of the faults and some of the bounds, so that rare machinery (comparisons, group images,
 //! eviction) is at work in many seeds and absent in many others.
 
+use meridian_causal::ZoneId;
 use meridian_core::catalog::{Mode, Policy};
 use meridian_core::config::{Bounds, PlantedBugs};
 use rand::rngs::SmallRng;
@@ -239,11 +240,19 @@ impl Scenario {
             faults,
             bounds,
             planted: options.planted,
-            policy: Policy {
-                mode: options.mode,
-                ..Policy::default()
-            },
+            policy: draw_policy(&mut streams.stream("scenario.policy", 0), options.mode),
         }
+    }
+}
+
+/// The home of a snapshot keyspace is the first zone; cuts are frequent, so that runs see many.
+fn draw_policy(rng: &mut SmallRng, mode: Mode) -> Policy {
+    let snapshot = mode == Mode::Snapshot;
+    Policy {
+        mode,
+        home: snapshot.then_some(ZoneId(1)),
+        interval_ms: if snapshot { rng.between(100, 2_500) } else { 0 },
+        ..Policy::default()
     }
 }
 

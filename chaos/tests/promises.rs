@@ -15,6 +15,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     decide_before_durable: false,
     forget_locks_at_restart: false,
     read_through_prepared: false,
+    mirror_swap_early: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.

@@ -95,6 +95,8 @@ impl NodeAdmin {
         read keyspace_list: KeyspaceListRequest => KeyspaceListResponse;
         /// Deletes a keyspace and its data.
         within keyspace_delete: KeyspaceDeleteRequest => KeyspaceDeleteResponse;
+        /// The mirrors of a keyspace, and a cut on demand.
+        within mirror: MirrorRequest => MirrorResponse;
         /// What this node's zone has not yet handed to the others.
         read lag: LagRequest => LagResponse;
         /// A hash over the contents of this node's zone.

@@ -280,6 +280,8 @@ impl Attempt {
             | Response::ViewClosed
             | Response::LeaseHeld(_)
             | Response::LeaseEnded
+            | Response::Mirror(_)
+            | Response::MirrorShown(_)
             | Response::Inner(_) => Next::Done(Status::Info),
         }
     }
@@ -316,7 +318,9 @@ impl Attempt {
                 self.found_all(keys);
                 (None, None, 0)
             }
-            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) => (None, None, 0),
+            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) | Answer::Mirrored(..) => {
+                (None, None, 0)
+            }
         };
         if let Some(set) = set {
             self.found.push(Found {

@@ -19,12 +19,12 @@ mod transactors;
 
 use std::collections::BTreeMap;
 
-use meridian_core::catalog::{Catalog, Keyspace};
+use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::error::Error;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::{ReleasedRead, Stage};
-use meridian_core::request::{Request, Response};
+use meridian_core::request::{ReadLevel, Request, Response};
 use meridian_core::{Input, Outputs};
 
 use crate::checkers::Observer;
@@ -146,6 +146,10 @@ pub struct Stats {
     pub comparisons: u64,
     /// Group images installed.
     pub images: u64,
+    /// Answers of mirrors that were judged.
+    pub mirrored: u64,
+    /// Generations of mirrors, each counted in each zone, of which answers were judged.
+    pub generations: u64,
     /// Leaders that a group got.
     pub leaders: u64,
     /// Simulated nanoseconds, settling included.
@@ -178,6 +182,8 @@ pub struct World {
     healing: bool,
     /// The node that lost its disk.
     wiped: Option<usize>,
+    /// What was found wrong with an answer, until the loop sees it.
+    found_wrong: Checked,
     settle: settle::Settle,
 }
 
@@ -257,6 +263,7 @@ impl World {
             rng: streams.stream("world", 0),
             healing: false,
             wiped: None,
+            found_wrong: Ok(()),
             settle: settle::Settle::default(),
             scenario,
         }
@@ -274,6 +281,7 @@ impl World {
             }
         }
         self.stats.transactions = counts(&self.records);
+        (self.stats.mirrored, self.stats.generations) = self.observer.mirrors_judged();
         if let Some(violation) = &mut violation {
             self.explain(violation);
         }
@@ -298,6 +306,7 @@ impl World {
             };
             self.stats.events += 1;
             self.handle(event)?;
+            std::mem::replace(&mut self.found_wrong, Ok(()))?;
         }
         Ok(())
     }
@@ -318,6 +327,25 @@ impl World {
                 node.boot,
                 node.engine.unsynced()
             ));
+        }
+    }
+
+    /// Whether clients of a zone are served from a mirror.
+    fn mirrors(&self, zone: usize) -> bool {
+        self.scenario.policy.mode == Mode::Snapshot && zone > 0
+    }
+
+    /// A request as a client of a zone sends it: in a mirror zone, all but reads of the mirror ask to be forwarded.
+    fn sent_from(&self, zone: usize, request: Request) -> Request {
+        let of_mirror = if let Request::Read(read) = &request {
+            read.level == ReadLevel::Eventual
+        } else {
+            matches!(request, Request::ViewClose { .. })
+        };
+        if self.mirrors(zone) && !of_mirror {
+            Request::AtHome(Box::new(request))
+        } else {
+            request
         }
     }
 

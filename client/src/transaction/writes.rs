@@ -123,6 +123,7 @@ fn own_versions(key: Bytes, value: Option<Bytes>) -> Versions {
         level: ReadLevel::Linearizable,
         served_by: ServedBy::default(),
         staleness: Duration::ZERO,
+        mirror: None,
         session: SessionToken::default(),
     }
 }

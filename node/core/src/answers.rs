@@ -65,6 +65,7 @@ impl Core {
             | What::Control
             | What::ForwardedWrite(_)
             | What::ForwardedRead
+            | What::Mirrored
             | What::Own(_)
             | What::Acquire(..)
             | What::EndLease(_) => return,
@@ -87,6 +88,7 @@ impl Core {
             query: read.query,
             pinned,
             applied,
+            mirror: None,
         };
         match origin {
             Origin::Driver(id) => out.reads.push(released(id)),

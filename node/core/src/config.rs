@@ -121,6 +121,8 @@ pub struct PlantedBugs {
     pub forget_locks_at_restart: bool,
     /// A reader takes no notice of a prepared key.
     pub read_through_prepared: bool,
+    /// A mirror's pointer flips before the last shard is there.
+    pub mirror_swap_early: bool,
 }
 
 /// What one core is told when it is opened.

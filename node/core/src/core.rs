@@ -21,6 +21,7 @@ use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
 use crate::limits::VIEWS_MAX;
 use crate::message::PeerMessage;
+use crate::mirror::Mirrors;
 use crate::output::{Input, Notice, Outputs, Turn};
 use crate::recovery::{self, Settling};
 use crate::time::Now;
@@ -58,6 +59,8 @@ pub struct Core {
     pub(crate) now: Now,
     /// Who was last heard to lead a group that another core of the node holds.
     pub(crate) heard_leaders: BTreeMap<GroupId, NodeId>,
+    /// Requests forwarded to groups that this core does not hold.
+    pub(crate) away: BTreeMap<RequestId, GroupId>,
     /// Transactions that this core brings together.
     pub(crate) coordinations: BTreeMap<TransactionId, Coordination>,
     /// The same by operation.
@@ -72,6 +75,8 @@ pub struct Core {
     pub(crate) held_views: BTreeMap<u64, HeldView>,
     /// Reads that wait for prepared transactions.
     pub(crate) blocked: BTreeMap<RequestId, BlockedRead>,
+    /// Cuts of keyspaces, and generations of them that are mirrored here.
+    pub(crate) mirrors: Mirrors,
 }
 
 impl Core {
@@ -112,6 +117,7 @@ impl Core {
             poisoned: false,
             now,
             heard_leaders: BTreeMap::new(),
+            away: BTreeMap::new(),
             coordinations: BTreeMap::new(),
             coordinated: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -120,6 +126,7 @@ impl Core {
             openings: BTreeMap::new(),
             held_views: BTreeMap::new(),
             blocked: BTreeMap::new(),
+            mirrors: Mirrors::default(),
         };
         core.open_groups(now)?;
         Ok(core)
@@ -226,10 +233,7 @@ impl Core {
     pub(crate) fn leader_elsewhere(&self, group: GroupId) -> Option<NodeId> {
         let leader = match self.groups.get(&group) {
             Some(local) => local.leader(),
-            None => self
-                .placed(group)
-                .and_then(|record| record.voters.first())
-                .map(|replica| replica.node()),
+            None => self.leader_guess(group),
         };
         leader.filter(|leader| *leader != self.config.node)
     }
@@ -303,11 +307,13 @@ impl Core {
             .values()
             .map(|group| group.exchange.views())
             .sum();
+        let tombstones_through = self.mirrors_passed(id);
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
         let mut context = ExchangeContext {
             now,
+            tombstones_through,
             config: &self.config,
             catalog: &self.catalog,
             engine: &*self.engine,
@@ -360,6 +366,7 @@ impl Core {
             admission.collect(&mut work);
             sync = true;
         }
+        sync |= self.collect_mirrors(&mut work)?;
         let mut catalog_changed = false;
         for id in std::mem::take(&mut self.active) {
             let Some(group) = self.groups.get_mut(&id) else {
@@ -443,6 +450,7 @@ impl Core {
             self.after_raft(id, out);
             self.with_exchange(now, id, out, Group::exchange_flush);
         }
+        self.settle_mirrors(now, out);
         self.join_cluster(now, out);
         self.take_inner(now, out);
     }

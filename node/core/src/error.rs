@@ -126,6 +126,20 @@ pub enum Error {
     /// The lease that a write was to be attached to does not stand. No effect.
     #[error("no such lease")]
     LeaseNotFound,
+    /// The keyspace takes this in its home zone only; here is a mirror.
+    #[error("the home zone of the keyspace is {home}")]
+    NotHomeZone {
+        /// Its name.
+        home: String,
+        /// Where a node of it takes clients.
+        addr: String,
+    },
+    /// What is at hand is older than asked for, or there is nothing yet.
+    #[error("the replica at hand is behind")]
+    Stale {
+        /// By how much, as far as it is known.
+        behind_ms: Option<u64>,
+    },
 }
 
 impl Error {
@@ -154,6 +168,8 @@ impl Error {
             Self::LeaseHeld => "LEASE_HELD",
             Self::LeaseLost => "LEASE_LOST",
             Self::LeaseNotFound => "LEASE_NOT_FOUND",
+            Self::NotHomeZone { .. } => "NOT_HOME_ZONE",
+            Self::Stale { .. } => "STALE",
         }
     }
 
@@ -180,7 +196,9 @@ impl Error {
             | Self::ViewLost
             | Self::LeaseHeld
             | Self::LeaseLost
-            | Self::LeaseNotFound => EffectOf::None,
+            | Self::LeaseNotFound
+            | Self::NotHomeZone { .. }
+            | Self::Stale { .. } => EffectOf::None,
         }
     }
 
@@ -193,6 +211,7 @@ impl Error {
             | Self::DeadlineExceeded { .. }
             | Self::Overloaded { .. }
             | Self::NotAdmitted
+            | Self::Stale { .. }
             | Self::Quarantined => true,
             Self::VersionMismatch { .. }
             | Self::TooManySiblings { .. }
@@ -210,7 +229,8 @@ impl Error {
             // Whoever wants to wait for a lease says so in the request.
             | Self::LeaseHeld
             | Self::LeaseLost
-            | Self::LeaseNotFound => false,
+            | Self::LeaseNotFound
+            | Self::NotHomeZone { .. } => false,
         }
     }
 }

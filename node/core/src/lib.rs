@@ -42,6 +42,7 @@ pub mod lease;
 mod leasing;
 pub mod limits;
 pub mod message;
+pub mod mirror;
 pub mod output;
 mod placement;
 pub mod policy;

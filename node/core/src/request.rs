@@ -10,6 +10,7 @@ use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
 use crate::keys::LeaseRecord;
 use crate::lease::{Holding, LeaseAcquire, LeaseRef};
+use crate::mirror::{MirrorStamp, MirrorStatus, MirrorWant};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
@@ -82,6 +83,16 @@ pub enum Request {
         /// The write.
         write: Write,
     },
+    /// Something that may be forwarded to the home zone of a keyspace, from a zone that has a mirror only. Without it such
+    /// a request is refused there with [`NotHomeZone`](crate::Error::NotHomeZone).
+    AtHome(Box<Request>),
+    /// Something about a keyspace's mirrors.
+    Mirrors {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// What.
+        want: MirrorWant,
+    },
 }
 
 impl Request {
@@ -102,6 +113,7 @@ impl Request {
                 | Query::Leases { shard, .. } => *shard,
             },
             Self::Lag { shard, .. } => *shard,
+            Self::AtHome(inner) => inner.shard(catalog),
             Self::Inner(inner) => inner.place().1,
             Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
             Self::KeyspaceCreate(_)
@@ -109,6 +121,7 @@ impl Request {
             | Self::Reincarnate { .. }
             | Self::ViewOpen { .. }
             | Self::ViewClose { .. }
+            | Self::Mirrors { .. }
             | Self::Groups => ShardId(0),
             Self::LeaseAcquire(acquire) => of(acquire.keyspace, &acquire.name),
             Self::LeaseRenew { keyspace, lease } | Self::LeaseEnd { keyspace, lease } => {
@@ -165,8 +178,19 @@ pub struct Read {
 pub enum ReadLevel {
     /// Reflects every write of the zone acknowledged before the read began.
     Linearizable,
-    /// Whatever the replica at hand holds.
+    /// Whatever the replica at hand holds; in a mirror zone, the generation that is shown.
     Eventual,
+    /// From a mirror whose cut is not older than this, as far as the node can vouch for it; elsewhere as
+    /// [`Linearizable`](Self::Linearizable).
+    Bounded {
+        /// Milliseconds.
+        max_age_ms: u64,
+    },
+    /// In a mirror zone, this generation and no other.
+    Mirror {
+        /// Its number in the zone.
+        generation: u64,
+    },
     /// The state of a view that was opened before.
     View {
         /// The view.
@@ -285,9 +309,25 @@ pub enum Answer {
     Holds(bool),
     /// Per name, the lease that stands.
     Leases(Vec<Option<LeaseRecord>>),
+    /// What a mirror shows.
+    Mirrored(Box<Answer>, MirrorStamp),
 }
 
 impl Answer {
+    /// The answer itself, whoever gave it.
+    pub fn unwrapped(self) -> Self {
+        match self {
+            Self::Mirrored(answer, _) => *answer,
+            Self::Key(_)
+            | Self::Page { .. }
+            | Self::Digest(_)
+            | Self::Examined { .. }
+            | Self::Range { .. }
+            | Self::Holds(_)
+            | Self::Leases(_) => self,
+        }
+    }
+
     /// Says of an examined key that the state it was read from had applied the log up to `index`, at least.
     pub(crate) fn held_through(mut self, index: u64) -> Self {
         if let Self::Examined { held_through, .. } = &mut self {
@@ -347,6 +387,10 @@ pub enum Response {
     LeaseHeld(Holding),
     /// The lease is given up.
     LeaseEnded,
+    /// The mirrors of a keyspace.
+    Mirror(Box<MirrorStatus>),
+    /// What a node shows of a mirrored keyspace; `None` where it serves the keyspace itself.
+    MirrorShown(Option<MirrorStamp>),
 }
 
 /// The acknowledgement of a write.

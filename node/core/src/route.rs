@@ -55,10 +55,19 @@ impl Core {
         request: Request,
         out: &mut Outputs,
     ) {
+        let Some(request) = self.own_affair(now, (origin, deadline_ns), request, out) else {
+            return;
+        };
         let routed = match &request {
             Request::Write(write) => self.group_for(write.keyspace, &write.key),
             Request::Read(read) => self.group_for_read(read),
             Request::Lag { keyspace, shard } => self.group_at(*keyspace, *shard),
+            Request::Mirrors { keyspace, .. } => self.group_at(*keyspace, ShardId(0)),
+            // It was opened above.
+            Request::AtHome(_) => {
+                let message = "a request to be forwarded is not forwarded twice".to_owned();
+                Err(Error::InvalidArgument { message })
+            }
             Request::LeaseAcquire(acquire) => self.group_for(acquire.keyspace, &acquire.name),
             Request::LeaseRenew { keyspace, lease } | Request::LeaseEnd { keyspace, lease } => {
                 self.group_for(*keyspace, &lease.name)
@@ -211,7 +220,11 @@ impl Core {
             Request::LeasedWrite { lease, write } => {
                 self.leased_write(routed, (lease, write), out);
             }
-            Request::Groups | Request::ViewOpen { .. } | Request::ViewClose { .. } => {}
+            Request::Mirrors { want, .. } => self.mirror_asked(now, &routed, want, out),
+            Request::Groups
+            | Request::ViewOpen { .. }
+            | Request::ViewClose { .. }
+            | Request::AtHome(_) => {}
         }
     }
 
@@ -359,7 +372,7 @@ impl Core {
         self.forward_to(&routed, request, leader, out);
     }
 
-    fn forward_to(
+    pub(crate) fn forward_to(
         &mut self,
         routed: &Routed,
         request: Request,
@@ -393,18 +406,22 @@ impl Core {
             Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
             Request::LeaseAcquire(acquire) => What::ForwardedWrite(acquire.op_id),
             Request::LeasedWrite { write, .. } => What::ForwardedWrite(write.op_id),
-            Request::LeaseEnd { .. } => What::Control,
+            Request::LeaseEnd { .. } | Request::Mirrors { .. } => What::Control,
             Request::LeaseRenew { .. }
             | Request::Read(_)
             | Request::Lag { .. }
             | Request::Groups
             | Request::ViewOpen { .. }
             | Request::ViewClose { .. }
+            | Request::AtHome(_)
             | Request::Inner(_) => What::ForwardedRead,
         };
         let Some(id) = self.ticket(routed, what, out) else {
             return;
         };
+        if !self.groups.contains_key(&routed.group) {
+            self.away.insert(id, routed.group);
+        }
         let deadline_ms = routed.deadline_ns.saturating_sub(now.mono_ns) / MS;
         out.messages.push((
             node,
@@ -468,6 +485,11 @@ impl Core {
         result: Result<Response, Error>,
         out: &mut Outputs,
     ) {
+        if let Some(group) = self.away.remove(&id)
+            && let Err(error @ Error::NotLeader { .. }) = &result
+        {
+            self.learn_leader(group, None, error);
+        }
         let Some(waiter) = self.waiting.take(id) else {
             return;
         };
@@ -481,6 +503,7 @@ impl Core {
             | What::Inquire(..)
             | What::Confirm(..)
             | What::Pin(..)
+            | What::Mirrored
             | What::Acquire(..)
             | What::Renew(..)
             | What::EndLease(_) => {}

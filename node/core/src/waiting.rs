@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use meridian_causal::OpId;
 
 use crate::error::{EffectOf, Error};
-use crate::ids::{GroupId, NodeId, RequestId, ShardId};
+use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
 use crate::lease::{LeaseAcquire, LeaseRef};
 use crate::leasing::LeaseCheck;
 use crate::limits::WAITING_MAX;
+use crate::mirror::MirrorAsk;
 use crate::request::Read;
 use crate::time::Now;
 use crate::transaction::TransactionId;
@@ -59,6 +60,8 @@ pub(crate) enum What {
     EndLease(GroupId),
     /// What another shard says of leases.
     LeaseCheck(Box<LeaseCheck>),
+    /// That every mirror shows a cut that is taken from now on.
+    Mirrored,
     /// For the core's own doing.
     Own(Own),
 }
@@ -90,6 +93,11 @@ pub(crate) enum Own {
     },
     /// That a shard's part of a view is good.
     Confirm { view: u64, shard: ShardId },
+    /// Something for the mirrors' sake.
+    Mirror {
+        keyspace: KeyspaceId,
+        ask: MirrorAsk,
+    },
 }
 
 /// A request that waits.
@@ -190,6 +198,7 @@ impl Waiting {
             | What::Pin(..)
             | What::Renew(..)
             | What::LeaseCheck(_)
+            | What::Mirrored
             | What::Own(_) => false,
         })
     }
@@ -232,10 +241,12 @@ impl What {
                 | Own::Settle { .. }
                 | Own::Inquiry { .. }
                 | Own::Pin { .. }
-                | Own::Confirm { .. },
+                | Own::Confirm { .. }
+                | Own::Mirror { .. },
             ) => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
+            Self::Mirrored => crate::mirror::UNSEEN,
             // A decision may be in the log.
             Self::Control | Self::EndLease(_) | Self::Own(Own::Decision { .. }) => {
                 Error::DeadlineExceeded {

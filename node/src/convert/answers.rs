@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use meridian_causal::{Dot, OpId, SiblingSet, Version, ZoneId, token};
+use meridian_core::mirror::MirrorStamp;
 use meridian_core::read::changes::Change;
 use meridian_core::request::{ReadLevel, Receipt};
 use meridian_proto::kv::v1 as kv;
@@ -17,6 +18,8 @@ pub(crate) struct Served {
     /// Unset (0) where the stream says it.
     pub(crate) stamp_ms: u64,
     pub(crate) session: Bytes,
+    /// When a mirror answered.
+    pub(crate) mirror: Option<MirrorStamp>,
 }
 
 impl Scope<'_> {
@@ -39,11 +42,12 @@ impl Scope<'_> {
             context: self.seal(key, set),
             level: Some(read_level(level)),
             served_by: served.by,
-            staleness_ms: 0,
+            staleness_ms: served.mirror.map_or(0, |stamp| stamp.age_ms),
             session: served.session,
             stamp_ms: served.stamp_ms,
             stamp: Bytes::new(),
             span: None,
+            mirror: served.mirror.map(mirror_to_wire),
         }
     }
 
@@ -172,15 +176,32 @@ impl Scope<'_> {
     }
 }
 
+/// What a mirror says of an answer.
+pub(crate) const fn mirror_to_wire(stamp: MirrorStamp) -> kv::MirrorStamp {
+    kv::MirrorStamp {
+        generation: stamp.generation,
+        cut_time_ms: stamp.cut_ms,
+    }
+}
+
 /// The level that was served.
 pub(crate) fn read_level(level: ReadLevel) -> kv::ReadLevel {
     let kind = match level {
         // A view shows what was newest when it was opened.
         ReadLevel::Linearizable | ReadLevel::View { .. } => kv::read_level::Kind::Linearizable,
-        ReadLevel::Eventual => kv::read_level::Kind::Eventual,
+        ReadLevel::Eventual | ReadLevel::Mirror { .. } => kv::read_level::Kind::Eventual,
+        ReadLevel::Bounded { .. } => kv::read_level::Kind::Bounded,
+    };
+    let max_age_ms = match level {
+        ReadLevel::Bounded { max_age_ms } => max_age_ms,
+        ReadLevel::Linearizable
+        | ReadLevel::View { .. }
+        | ReadLevel::Eventual
+        | ReadLevel::Mirror { .. } => 0,
     };
     kv::ReadLevel {
         kind: i32::from(kind),
+        max_age_ms,
         ..kv::ReadLevel::default()
     }
 }

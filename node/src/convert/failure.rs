@@ -202,7 +202,14 @@ impl Failure {
             Error::TooLarge { found, limit, .. } => {
                 failure.with("found", found).with("limit", limit)
             }
-            Error::NotLeader { leader: None }
+            Error::NotHomeZone { home, addr } => {
+                failure.with("home_zone", home).with("home_addr", addr)
+            }
+            Error::Stale {
+                behind_ms: Some(behind_ms),
+            } => failure.with("behind_ms", behind_ms),
+            Error::Stale { behind_ms: None }
+            | Error::NotLeader { leader: None }
             | Error::NoQuorum
             | Error::DeadlineExceeded { .. }
             | Error::VersionMismatch { .. }
@@ -290,13 +297,16 @@ const fn code(error: &Error) -> Code {
         | Error::NoQuorum
         | Error::NotAdmitted
         | Error::Quarantined
+        | Error::Stale { .. }
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::VersionMismatch { .. }
         | Error::Conflict { .. }
         | Error::LeaseHeld
         | Error::LeaseLost => Code::Aborted,
-        Error::TooManySiblings { .. } | Error::LeaseNotFound => Code::FailedPrecondition,
+        Error::TooManySiblings { .. } | Error::LeaseNotFound | Error::NotHomeZone { .. } => {
+            Code::FailedPrecondition
+        }
         Error::Overloaded { .. } | Error::DiskFull => Code::ResourceExhausted,
         Error::TooLarge { .. } | Error::InvalidArgument { .. } | Error::OpIdReused { .. } => {
             Code::InvalidArgument

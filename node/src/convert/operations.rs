@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Content, OpId, TokenKey, TokenScope, token};
-use meridian_core::catalog::{Catalog, Keyspace};
+use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::command::WriteIntent;
 use meridian_core::ids::ShardId;
 use meridian_core::limits::{CONTEXT_SIZE_BYTES_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX};
@@ -85,13 +85,25 @@ impl<'a> Scope<'a> {
     /// What a read of `shard` is to reflect: a view if one is named.
     fn level_of_get(&self, get: &kv::Get, shard: ShardId) -> Result<ReadLevel, Failure> {
         if get.view.is_empty() {
-            let level = read_level(get.level)?;
+            let level = self.read_level(get.level)?;
             check_stamped(get.stamped, level)?;
             return Ok(level);
         }
         let level = views::level_of(&self.view(&get.view)?, shard)?;
         check_stamped(get.stamped, level)?;
         Ok(level)
+    }
+
+    /// The read level asked for, if the keyspace offers it: a bound is one on the age of a mirror.
+    pub(crate) fn read_level(&self, level: Option<kv::ReadLevel>) -> Result<ReadLevel, Failure> {
+        let bounded = i32::from(kv::read_level::Kind::Bounded);
+        match level {
+            Some(level) if level.kind == bounded && self.keyspace.policy.mode == Mode::Snapshot => {
+                let max_age_ms = level.max_age_ms;
+                Ok(ReadLevel::Bounded { max_age_ms })
+            }
+            level => read_level(level),
+        }
     }
 
     /// A put. `fresh` makes an op id for a client that gave none.
@@ -313,8 +325,18 @@ pub(crate) fn check_value(value: &[u8]) -> Result<(), Failure> {
 pub(crate) fn check_stamped(stamped: bool, level: ReadLevel) -> Result<(), Failure> {
     match level {
         ReadLevel::Linearizable => Ok(()),
-        ReadLevel::Eventual | ReadLevel::View { .. } if !stamped => Ok(()),
-        ReadLevel::Eventual | ReadLevel::View { .. } => Err(Failure::invalid(
+        ReadLevel::Eventual
+        | ReadLevel::View { .. }
+        | ReadLevel::Bounded { .. }
+        | ReadLevel::Mirror { .. }
+            if !stamped =>
+        {
+            Ok(())
+        }
+        ReadLevel::Eventual
+        | ReadLevel::View { .. }
+        | ReadLevel::Bounded { .. }
+        | ReadLevel::Mirror { .. } => Err(Failure::invalid(
             "INVALID_ARGUMENT",
             "stamps are given at the level linearizable only",
         )),
@@ -335,7 +357,7 @@ pub(crate) fn check_session(session: &[u8]) -> Result<(), Failure> {
 }
 
 /// The read level asked for, if it is offered.
-pub(crate) fn read_level(level: Option<kv::ReadLevel>) -> Result<ReadLevel, Failure> {
+fn read_level(level: Option<kv::ReadLevel>) -> Result<ReadLevel, Failure> {
     use kv::read_level::Kind;
     let level = level.unwrap_or_default();
     match Kind::try_from(level.kind) {

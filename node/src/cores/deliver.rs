@@ -6,8 +6,9 @@ use std::sync::Arc;
 use meridian_core::error::Error;
 use meridian_core::ids::NodeId;
 use meridian_core::message::PeerMessage;
+use meridian_core::mirror::mirror_node;
 use meridian_core::output::{Notice, ReleasedRead};
-use meridian_core::request::{Query, ReadLevel, Response};
+use meridian_core::request::{Answer, Query, ReadLevel, Response};
 use meridian_core::{Outputs, address};
 
 use super::replies::{Done, Replies, Ticket};
@@ -143,9 +144,16 @@ impl CoreThread {
     ) -> Option<NodeId> {
         let pin = match ticket.level {
             ReadLevel::View { node, .. } => Some(node),
-            ReadLevel::Linearizable | ReadLevel::Eventual => None,
+            ReadLevel::Linearizable
+            | ReadLevel::Eventual
+            | ReadLevel::Bounded { .. }
+            | ReadLevel::Mirror { .. } => None,
         };
         match result {
+            Ok(Response::Read(Answer::Mirrored(..))) => {
+                mirror_node(&self.catalog, ticket.shard, self.shared.zone)
+                    .filter(|node| *node != self.shared.node)
+            }
             Ok(Response::Written(_) | Response::Read(_) | Response::Transacted(_)) => pin
                 .or_else(|| self.shared.leader_of(ticket.keyspace, ticket.shard))
                 .filter(|node| *node != self.shared.node),
@@ -158,7 +166,9 @@ impl CoreThread {
                 | Response::ViewClosed
                 | Response::Inner(_)
                 | Response::LeaseHeld(_)
-                | Response::LeaseEnded,
+                | Response::LeaseEnded
+                | Response::Mirror(_)
+                | Response::MirrorShown(_),
             )
             | Err(_) => None,
         }

@@ -5,7 +5,7 @@ use meridian_causal::Content;
 use meridian_core::command::Effect;
 use meridian_core::inner::{InnerRequest, InnerResponse};
 use meridian_core::message::{Exchange, Image, PeerMessage};
-use meridian_core::request::{Query, Request, Response};
+use meridian_core::request::{Answer, Query, Request, Response};
 use meridian_core::transaction::ActionResult;
 
 use crate::convert::transactions;
@@ -91,7 +91,9 @@ fn request_weight(request: &Request) -> usize {
         | Request::LeaseAcquire(_)
         | Request::LeaseRenew { .. }
         | Request::LeaseEnd { .. }
+        | Request::Mirrors { .. }
         | Request::Groups => BASE,
+        Request::AtHome(inner) => request_weight(inner),
         Request::Inner(inner) => inner_weight(inner),
     }
 }
@@ -103,22 +105,22 @@ fn inner_weight(inner: &InnerRequest) -> usize {
         InnerRequest::Resolve { .. }
         | InnerRequest::Inquire { .. }
         | InnerRequest::ViewPin { .. }
-        | InnerRequest::ViewDrop { .. } => BASE,
+        | InnerRequest::ViewDrop { .. }
+        | InnerRequest::MirrorCut { .. }
+        | InnerRequest::MirrorPointer { .. } => BASE,
+        InnerRequest::MirrorFetch(fetch) => fetch.from.len() + BASE,
+        InnerRequest::MirrorReceive { order, .. } => {
+            order.as_ref().map_or(0, |order| order.cut.pins.len() * 8) + BASE
+        }
     }
 }
 
 fn response_weight(response: &Response) -> usize {
-    use meridian_core::request::Answer;
     match response {
-        Response::Read(Answer::Key(set) | Answer::Examined { set, .. }) => siblings(set),
-        Response::Read(Answer::Page { keys, .. } | Answer::Range { keys, .. }) => keys
-            .iter()
-            .map(|(key, set)| key.len() + siblings(set))
-            .sum(),
+        Response::Read(answer) => answer_weight(answer),
+        Response::Mirror(status) => status.zones.len() * BASE,
         Response::Transacted(transacted) => transacted.results.iter().map(result_weight).sum(),
-        Response::Read(Answer::Leases(leases)) => leases.len() * BASE,
-        Response::Read(Answer::Digest(_) | Answer::Holds(_))
-        | Response::Written(_)
+        Response::Written(_)
         | Response::KeyspaceCreated(_)
         | Response::KeyspaceDeleted(_)
         | Response::Lag(_)
@@ -126,6 +128,7 @@ fn response_weight(response: &Response) -> usize {
         | Response::ViewClosed
         | Response::LeaseHeld(_)
         | Response::LeaseEnded
+        | Response::MirrorShown(_)
         | Response::Groups(_) => BASE,
         Response::Inner(inner) => match &**inner {
             InnerResponse::Voted(vote) => {
@@ -135,8 +138,31 @@ fn response_weight(response: &Response) -> usize {
             InnerResponse::Resolved
             | InnerResponse::Inquired(_)
             | InnerResponse::ViewPinned { .. }
-            | InnerResponse::ViewConfirmed => BASE,
+            | InnerResponse::ViewConfirmed
+            | InnerResponse::MirrorWait
+            | InnerResponse::MirrorPart(_) => BASE,
+            InnerResponse::MirrorPage(page) => pairs(&page.records) + BASE,
+            InnerResponse::MirrorCut { offer } => {
+                offer.as_ref().map_or(0, |(cut, _)| cut.pins.len() * 8) + BASE
+            }
+            InnerResponse::MirrorPointed(shown) => {
+                let pins = shown.as_ref().map_or(0, |(shown, _)| shown.cut.pins.len());
+                pins * 8 + BASE
+            }
         },
+    }
+}
+
+fn answer_weight(answer: &Answer) -> usize {
+    match answer {
+        Answer::Key(set) | Answer::Examined { set, .. } => siblings(set),
+        Answer::Page { keys, .. } | Answer::Range { keys, .. } => keys
+            .iter()
+            .map(|(key, set)| key.len() + siblings(set))
+            .sum(),
+        Answer::Leases(leases) => leases.len() * BASE,
+        Answer::Digest(_) | Answer::Holds(_) => BASE,
+        Answer::Mirrored(answer, _) => answer_weight(answer) + BASE,
     }
 }
 

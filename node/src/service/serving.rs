@@ -7,7 +7,8 @@ use bytes::Bytes;
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::NodeId;
-use meridian_core::request::{Answer, Response};
+use meridian_core::mirror::MirrorStamp;
+use meridian_core::request::{Answer, Request, Response};
 use meridian_proto::kv::v1 as kv;
 
 use super::KvService;
@@ -62,6 +63,8 @@ pub(super) struct Slot<'a> {
     pub(super) replies: &'a Arc<Replies>,
     pub(super) id: u64,
     pub(super) patience: Duration,
+    /// It may go to the home zone of a keyspace that is mirrored here.
+    pub(super) forward: bool,
 }
 
 impl KvService {
@@ -123,6 +126,11 @@ impl KvService {
             op_id,
             action_keys,
         };
+        let request = if slot.forward {
+            Request::AtHome(Box::new(request))
+        } else {
+            request
+        };
         Ok(Submission { request, ticket })
     }
 
@@ -145,19 +153,16 @@ impl KvService {
             keyspace,
             wall_ms: wall_ms(),
         };
-        let served = self.served(by, ticket.session, form);
+        let (response, mirror) = from_mirror(response);
+        let served = self.served(by, (ticket.session, mirror), form);
         match response {
             Response::Read(Answer::Key(set)) => {
                 self.calls
                     .shared
                     .metrics
                     .found(set.siblings().len(), set.is_conflict());
-                Ok(Worded::Get(scope.get_response(
-                    &ticket.key,
-                    &set,
-                    ticket.level,
-                    served,
-                )))
+                let get = scope.get_response(&ticket.key, &set, ticket.level, served);
+                Ok(Worded::Get(get))
             }
             Response::Read(Answer::Examined {
                 set,
@@ -186,13 +191,19 @@ impl KvService {
                 served,
             ))),
             Response::Read(
-                Answer::Page { .. } | Answer::Digest(_) | Answer::Range { .. } | Answer::Leases(_),
+                Answer::Page { .. }
+                | Answer::Digest(_)
+                | Answer::Range { .. }
+                | Answer::Leases(_)
+                | Answer::Mirrored(..),
             )
             | Response::ViewOpened(_)
             | Response::ViewClosed
             | Response::Inner(_)
             | Response::LeaseHeld(_)
             | Response::LeaseEnded
+            | Response::Mirror(_)
+            | Response::MirrorShown(_)
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::Lag(_)
@@ -203,20 +214,36 @@ impl KvService {
 
 impl KvService {
     /// Who served it and when; a stream's envelope says most of that once for all.
-    fn served(&self, by: Option<NodeId>, session: Bytes, form: Form) -> Served {
+    fn served(
+        &self,
+        by: Option<NodeId>,
+        (session, mirror): (Bytes, Option<MirrorStamp>),
+        form: Form,
+    ) -> Served {
         let other = by.and_then(|node| self.calls.shared.served_by_node(node));
         match form {
             Form::Stream => Served {
                 by: other,
                 stamp_ms: 0,
                 session,
+                mirror,
             },
             Form::Unary => Served {
                 by: Some(other.unwrap_or_else(|| self.calls.shared.served_by())),
                 stamp_ms: wall_ms(),
                 session,
+                mirror,
             },
         }
+    }
+}
+
+/// The answer itself, and what a mirror says of it.
+fn from_mirror(response: Response) -> (Response, Option<MirrorStamp>) {
+    if let Response::Read(Answer::Mirrored(answer, stamp)) = response {
+        (Response::Read(*answer), Some(stamp))
+    } else {
+        (response, None)
     }
 }
 

@@ -278,6 +278,7 @@ impl Core {
             | What::Inquire(..)
             | What::Confirm(..)
             | What::Pin(..)
+            | What::Mirrored
             | What::Own(_) => Self::answer(waiter.origin, Err(Error::LeaseHeld), out),
         }
     }
