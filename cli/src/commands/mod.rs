@@ -8,6 +8,7 @@ mod keyspace;
 mod lag;
 mod lease;
 mod lock;
+mod mirror;
 mod resolve;
 mod scan;
 pub(crate) mod txn;
@@ -19,6 +20,7 @@ use crate::exit::Outcome;
 use crate::transfer;
 
 /// Carries out any command that works on a running cluster.
+#[expect(clippy::cognitive_complexity, reason = "one arm for each command")]
 pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
     match command {
         ClusterCommand::Put(args) => keys::put(app, *args).await,
@@ -32,6 +34,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,
         ClusterCommand::Resolve(args) => resolve::run(app, args).await,
         ClusterCommand::Keyspace(command) => keyspace::run(app, command).await,
+        ClusterCommand::Mirror(command) => mirror::run(app, command).await,
         ClusterCommand::Status => cluster::status(app).await,
         ClusterCommand::Health => cluster::health(app).await,
         ClusterCommand::Lag(args) => lag::lag(app, args).await,
