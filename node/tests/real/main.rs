@@ -9,6 +9,8 @@ mod one_zone;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod snapshot;
+#[cfg(test)]
 mod transactions;
 #[cfg(test)]
 mod watch;
