@@ -269,6 +269,7 @@ impl Client {
             Ok(
                 Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
+                | Response::KeyspaceAltered { .. }
                 | Response::Lag(_)
                 | Response::Groups(_)
                 | Response::Transacted(_)

@@ -97,15 +97,19 @@ fn summary(message: &PeerMessage) -> String {
         }
         PeerMessage::Exchange {
             shard,
-            from_zone,
-            to_zone,
+            from,
+            to,
             passed,
             body,
             ..
         } => {
             format!(
-                "exchange shard={} zone {from_zone}->{to_zone} passed={passed} {}",
+                "exchange shard={} {}@{}->{}@{} passed={passed} {}",
                 shard.0,
+                from.keyspace,
+                from.zone,
+                to.keyspace,
+                to.zone,
                 exchange(body)
             )
         }

@@ -87,6 +87,13 @@ fn one_zone_keeps_every_promise_through_faults() {
     (301..304).for_each(|seed| expect_kept(seed, Topology::ONE_BY_THREE));
 }
 
+/// A delete was dropped everywhere, and a later write's context covers what it had replaced, as that is folded.
+#[test]
+fn a_context_folded_over_a_dropped_delete_is_no_fault() {
+    let report = report_of((4832, 60), Topology::THREE_BY_THREE, NO_BUGS);
+    assert_eq!(report.line(), None);
+}
+
 #[test]
 fn a_sibling_lost_in_a_merge_is_found() {
     expect_found(

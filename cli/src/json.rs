@@ -262,6 +262,21 @@ pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {
             object.insert(name.to_owned(), ms.into());
         }
     }
+    if let (Some(object), Some(altering)) = (shown.as_object_mut(), &keyspace.altering) {
+        let to = altering.to.clone().unwrap_or_default();
+        let altering = json!({
+            "mode": to.mode,
+            "epoch": to.epoch,
+            "groups": altering.successor_groups,
+            "filled": altering.filled,
+            "sealing": altering.sealing,
+            "old_groups": altering.old_groups,
+            "sealed": altering.sealed,
+            "ready": altering.ready,
+            "waits_for": altering.waits_for,
+        });
+        object.insert("altering".to_owned(), altering);
+    }
     shown
 }
 

@@ -93,6 +93,8 @@ impl NodeAdmin {
         read keyspace_show: KeyspaceShowRequest => KeyspaceShowResponse;
         /// All keyspaces.
         read keyspace_list: KeyspaceListRequest => KeyspaceListResponse;
+        /// Changes how a keyspace is replicated.
+        within keyspace_alter: KeyspaceAlterRequest => KeyspaceAlterResponse;
         /// Deletes a keyspace and its data.
         within keyspace_delete: KeyspaceDeleteRequest => KeyspaceDeleteResponse;
         /// The mirrors of a keyspace, and a cut on demand.

@@ -30,7 +30,12 @@ fn check_blind(key: &KeyHistory<'_>, write: &WriteFact<'_>) -> Checked {
     let Some(replaced) = &write.replaced else {
         return Ok(());
     };
-    let newest = replaced.minus(&key.possibly_replaced_by(replaced));
+    let mut newest = replaced.minus(&key.possibly_replaced_by(replaced));
+    if newest.iter().nth(most_versions).is_some() {
+        // A delete may have replaced some, and be dropped everywhere since: their dots are folded into the context of what
+        // came to the key afterwards.
+        newest = newest.minus(&key.forgettable(write.seen_ns));
+    }
     let newest: Vec<&WriteFact<'_>> = newest
         .iter()
         .filter_map(|place| key.writes.get(place))

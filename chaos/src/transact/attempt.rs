@@ -275,6 +275,7 @@ impl Attempt {
             }
             Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
+            | Response::KeyspaceAltered { .. }
             | Response::Lag(_)
             | Response::Groups(_)
             | Response::ViewClosed

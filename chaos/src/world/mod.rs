@@ -189,13 +189,12 @@ pub struct World {
 
 /// A catalog that says how many shards there are, and nothing else.
 fn shards_of(scenario: &Scenario) -> Catalog {
-    let keyspace = Keyspace {
-        id: KeyspaceId::DEFAULT,
-        name: "default".to_owned(),
-        policy: scenario.policy.clone(),
-        shards: scenario.shards,
-        groups: Vec::new(),
-    };
+    let keyspace = Keyspace::new(
+        KeyspaceId::DEFAULT,
+        "default",
+        scenario.shards,
+        scenario.policy.clone(),
+    );
     Catalog {
         keyspaces: BTreeMap::from([(KeyspaceId::DEFAULT, keyspace)]),
         ..Catalog::default()

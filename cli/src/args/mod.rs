@@ -16,7 +16,7 @@ mod transfer;
 mod waiting;
 
 pub(crate) use mirror::MirrorCommand;
-pub(crate) use policy::PolicyArgs;
+pub(crate) use policy::{AlterArgs, PolicyArgs};
 pub(crate) use transfer::{ExportArgs, Format, ImportArgs};
 pub(crate) use waiting::{HoldArgs, LeaseCommand, LockArgs, WatchArgs};
 
@@ -110,6 +110,17 @@ pub(crate) enum ClusterCommand {
     /// Show the mirrors of a keyspace of mode snapshot, or bring them up to date
     #[command(subcommand)]
     Mirror(MirrorCommand),
+    /// Move the home of a snapshot keyspace, or the leaders of a sync one, to another zone; nothing is lost
+    Failover {
+        /// The keyspace
+        keyspace: String,
+        /// The zone
+        #[arg(long, value_name = "ZONE")]
+        to: String,
+        /// Wait at most this long
+        #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse::duration)]
+        wait: Duration,
+    },
     /// Show zones, nodes and keyspaces
     Status,
     /// Show what each zone has not yet handed to each other one
@@ -285,6 +296,8 @@ pub(crate) enum KeyspaceCommand {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         shards: u32,
     },
+    /// Change how a keyspace is replicated, while clients read and write; waits until it is so
+    Alter(AlterArgs),
     /// Show one
     Show {
         /// Its name
@@ -451,6 +464,9 @@ mod tests {
             "resolve --all --with cat",
             "resolve k --choose us-east.3:42",
             "keyspace create n --mode async --shards 4",
+            "keyspace alter n --mode sync --ack all",
+            "keyspace alter n --cancel",
+            "failover n --to us-east",
             "keyspace list",
             "status",
             "lag",

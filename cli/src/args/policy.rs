@@ -73,6 +73,28 @@ pub(crate) struct PolicyArgs {
     pub(crate) on_breach: Option<OnBreach>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AlterArgs {
+    /// Its name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// Take the bound on the lag away
+    #[arg(long, conflicts_with = "max_lag")]
+    pub(crate) no_max_lag: bool,
+    /// Give up an alter that is under way
+    #[arg(long, conflicts_with_all = [
+        "mode", "zones", "ack", "on_zone_loss", "home", "interval", "max_lag", "on_breach", "no_max_lag",
+    ])]
+    pub(crate) cancel: bool,
+    /// Do not wait: it goes on in the background
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Wait at most this long
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse::duration)]
+    pub(crate) wait: Duration,
+}
+
 impl PolicyArgs {
     /// As it is sent: what was not said is left to the node.
     pub(crate) fn to_wire(&self) -> wire::Policy {

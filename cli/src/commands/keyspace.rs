@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use meridian_client::proto::admin::v1 as wire;
 use meridian_client::{Admin, ErrorKind};
 
+use super::alter;
 use crate::app::App;
-use crate::args::KeyspaceCommand;
+use crate::args::{AlterArgs, KeyspaceCommand, PolicyArgs};
 use crate::exit::{Done, Outcome};
 use crate::{human, json};
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: KeyspaceCommand) -> Outcome 
             wait_until_known(app, &admin, &request.name).await;
             created.keyspace.into_iter().collect()
         }
+        KeyspaceCommand::Alter(args) => return alter::run(app, &admin, args).await,
         KeyspaceCommand::Show { name } => {
             let request = wire::KeyspaceShowRequest { name };
             let shown = admin
@@ -69,7 +71,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: KeyspaceCommand) -> Outcome 
     Ok(Done::AsAsked)
 }
 
-fn show(app: &mut App<'_>, keyspaces: &[wire::Keyspace]) -> std::io::Result<()> {
+pub(super) fn show(app: &mut App<'_>, keyspaces: &[wire::Keyspace]) -> std::io::Result<()> {
     if app.out.json {
         for keyspace in keyspaces {
             app.out.object(&json::keyspace(keyspace))?;
@@ -94,6 +96,29 @@ fn show(app: &mut App<'_>, keyspaces: &[wire::Keyspace]) -> std::io::Result<()> 
         .line(&human::table(["keyspace", "mode", "shards", ""], &rows))
 }
 
+/// Moves a keyspace's home: an alter that names nothing else.
+pub(crate) async fn failover(
+    app: &mut App<'_>,
+    name: String,
+    to: String,
+    wait: Duration,
+) -> Outcome {
+    let admin = app.client().await?.admin();
+    let policy = PolicyArgs {
+        home: Some(to),
+        ..PolicyArgs::default()
+    };
+    let args = AlterArgs {
+        name,
+        policy,
+        no_max_lag: false,
+        cancel: false,
+        no_wait: false,
+        wait,
+    };
+    alter::run(app, &admin, args).await
+}
+
 /// What its policy says beyond the mode, as the flags that would say it.
 fn details(keyspace: &wire::Keyspace) -> String {
     let policy = keyspace.policy.clone().unwrap_or_default();
@@ -112,9 +137,21 @@ fn details(keyspace: &wire::Keyspace) -> String {
         ("on-breach", policy.on_breach),
     ];
     let said = flags.iter().filter(|(_, value)| !value.is_empty());
-    let said: Vec<_> = said
+    let mut said: Vec<_> = said
         .map(|(flag, value)| format!("--{flag} {value}"))
         .collect();
+    if let Some(altering) = &keyspace.altering {
+        let to = altering.to.clone().unwrap_or_default().mode;
+        said.push(format!(
+            "(becomes {to}: {} of {} groups filled, {} of {} sealed, {} ready; waits for {})",
+            altering.filled,
+            altering.successor_groups,
+            altering.sealed,
+            altering.old_groups,
+            altering.ready,
+            altering.waits_for.join(", ")
+        ));
+    }
     said.join(" ")
 }
 

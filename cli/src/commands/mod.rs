@@ -1,5 +1,6 @@
 //! The commands, one file per concern.
 
+mod alter;
 mod cluster;
 mod conflicts;
 mod fault;
@@ -19,8 +20,11 @@ use crate::args::ClusterCommand;
 use crate::exit::Outcome;
 use crate::transfer;
 
+#[expect(
+    clippy::cognitive_complexity,
+    reason = "one arm for each command, and nothing else"
+)]
 /// Carries out any command that works on a running cluster.
-#[expect(clippy::cognitive_complexity, reason = "one arm for each command")]
 pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
     match command {
         ClusterCommand::Put(args) => keys::put(app, *args).await,
@@ -35,6 +39,9 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Resolve(args) => resolve::run(app, args).await,
         ClusterCommand::Keyspace(command) => keyspace::run(app, command).await,
         ClusterCommand::Mirror(command) => mirror::run(app, command).await,
+        ClusterCommand::Failover { keyspace, to, wait } => {
+            keyspace::failover(app, keyspace, to, wait).await
+        }
         ClusterCommand::Status => cluster::status(app).await,
         ClusterCommand::Health => cluster::health(app).await,
         ClusterCommand::Lag(args) => lag::lag(app, args).await,

@@ -310,6 +310,7 @@ impl Admin for Node {
         keyspace_show: admin::KeyspaceShowRequest => admin::KeyspaceShowResponse;
         keyspace_list: admin::KeyspaceListRequest => admin::KeyspaceListResponse;
         mirror: admin::MirrorRequest => admin::MirrorResponse;
+        keyspace_alter: admin::KeyspaceAlterRequest => admin::KeyspaceAlterResponse;
         keyspace_delete: admin::KeyspaceDeleteRequest => admin::KeyspaceDeleteResponse;
         digest: admin::DigestRequest => admin::DigestResponse;
         fault_block: admin::FaultBlockRequest => admin::FaultBlockResponse;

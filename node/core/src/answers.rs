@@ -178,6 +178,7 @@ pub(crate) fn written(op_id: OpId, outcome: WriteOutcome, zone: ZoneId) -> Resul
             what: "the queue behind a prepared transaction".to_owned(),
         }),
         WriteOutcome::LeaseNotFound => Err(Error::LeaseNotFound),
+        WriteOutcome::Moving => Err(Error::KeyspaceMoving),
         WriteOutcome::TooManySiblings { siblings } => Err(Error::TooManySiblings {
             siblings,
             limit: SIBLINGS_MAX,

@@ -2,13 +2,13 @@
 //!
 //! Every node holds it, most of them as learners; the data plane reads it and never waits for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use meridian_causal::{Incarnation, ZoneId};
+use meridian_causal::{Incarnation, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
-pub use crate::policy::{Ack, Mode, OnBreach, OnZoneLoss, Policy};
+pub use crate::policy::{Ack, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange};
 
 /// Zones, nodes, keyspaces and placement.
 ///
@@ -68,6 +68,55 @@ pub struct Keyspace {
     pub shards: u16,
     /// Async: a group per shard and zone. Sync: one per shard. Snapshot: one per shard, in the home zone.
     pub groups: Vec<GroupRecord>,
+    /// The id that contexts and tokens of it are bound to: that of the first of the keyspaces that became this one.
+    pub lineage: KeyspaceId,
+    /// It is not open yet: it takes over from this one.
+    pub before: Option<KeyspaceId>,
+    /// It is being altered.
+    pub alter: Option<Alter>,
+    /// It has been altered: another keyspace has its name and its data.
+    pub moved: bool,
+}
+
+/// How far a keyspace has got on its way to becoming another one.
+///
+/// A change of where groups stand makes a *successor*: a keyspace with groups of its own, which take over everything by the
+/// exchange while the old ones go on serving. Then the old groups are sealed, the successor's take over the rest, and the
+/// name moves to it (protocol rule 26).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alter {
+    /// The keyspace that takes over.
+    pub successor: KeyspaceId,
+    /// Groups of the successor that have nearly everything.
+    pub filled: BTreeSet<GroupId>,
+    /// The old groups are to be sealed: the revision of the catalog that said so, 0 while none has. It names the round, as
+    /// sealing that takes too long is given up and begun anew.
+    pub sealing: u64,
+    /// Old groups that are sealed and have no transaction open: what they had received by then. Whatever any of them
+    /// receives later, another one wrote before.
+    pub finals: BTreeMap<GroupId, VersionVector>,
+    /// Groups of the successor that have everything.
+    pub ready: BTreeSet<GroupId>,
+}
+
+/// What a group tells of its part in an alter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlterReport {
+    /// A group of the successor has nearly everything.
+    Filled,
+    /// An old group has made its last write.
+    Final {
+        /// The round of sealing, as in [`Alter::sealing`]. A report of another one counts for nothing: since then the group
+        /// may have written again.
+        round: u64,
+        /// All it has received, its own last write included.
+        received: VersionVector,
+    },
+    /// A group of the successor has everything.
+    Ready {
+        /// The round of sealing.
+        round: u64,
+    },
 }
 
 /// A group as the control group has placed it.
@@ -88,7 +137,14 @@ impl Catalog {
     pub fn keyspace_named(&self, name: &str) -> Option<&Keyspace> {
         self.keyspaces
             .values()
-            .find(|keyspace| keyspace.name == name)
+            .find(|keyspace| keyspace.is_open() && keyspace.name == name)
+    }
+
+    /// The keyspaces that clients know of.
+    pub fn open_keyspaces(&self) -> impl Iterator<Item = &Keyspace> {
+        self.keyspaces
+            .values()
+            .filter(|keyspace| keyspace.is_open())
     }
 
     /// The group of a shard in a zone.
@@ -125,6 +181,26 @@ impl Catalog {
 }
 
 impl Keyspace {
+    /// A keyspace that became of no other, without groups yet.
+    pub fn new(id: KeyspaceId, name: &str, shards: u16, policy: Policy) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            policy,
+            shards,
+            groups: Vec::new(),
+            lineage: id,
+            before: None,
+            alter: None,
+            moved: false,
+        }
+    }
+
+    /// It has a name, and serves or soon will.
+    pub const fn is_open(&self) -> bool {
+        self.before.is_none() && !self.moved
+    }
+
     /// The shard of a key: 64-bit FNV-1a of the key, modulo the number of shards. Clients compute the same.
     ///
     /// Source: Fowler, Noll, Vo, "FNV hash", parameters for 64 bits.

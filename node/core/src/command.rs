@@ -92,6 +92,8 @@ impl Op {
             Self::EvictOpIds { .. }
             | Self::Quarantine { .. }
             | Self::TakeIncarnation { .. }
+            | Self::Seal { .. }
+            | Self::Unseal { .. }
             | Self::Resolve(_) => 0,
             Self::LeaseAcquire(acquire) => acquire.name.len(),
             Self::LeaseEnd { leases, .. } => leases.iter().map(LeaseRef::encoded_bytes).sum(),
@@ -255,6 +257,17 @@ pub enum Op {
         /// The lease.
         lease: LeaseRef,
     },
+    /// The keyspace moves on: no more writes of clients (`shard::seal`). Repeated until nothing is attached to a lease.
+    Seal {
+        /// The round of sealing ([`Alter::sealing`](crate::catalog::Alter)).
+        round: u64,
+    },
+    /// It does not move on after all.
+    Unseal {
+        /// A later revision of the catalog, by which no such round is under way. No effect on a shard that was sealed by
+        /// that one or a later one.
+        revision: u64,
+    },
     /// These versions are past their time, by the leader's clock (protocol rule 4).
     Expire {
         /// Keys and the dots of the versions.
@@ -356,6 +369,8 @@ pub enum WriteOutcome {
     Locked,
     /// The lease it was to be attached to does not stand. No effect.
     LeaseNotFound,
+    /// The shard is sealed. No effect here.
+    Moving,
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct Core {
     /// Ranges of groups that are gone.
     pub(crate) dropped: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) seed_checked: bool,
+    /// Rounds of sealing under way, since when this core has known of them.
+    pub(crate) sealing_since: BTreeMap<(KeyspaceId, u64), Now>,
     pub(crate) disk_full: bool,
     /// A write failed: nothing is served any more.
     poisoned: bool,
@@ -113,6 +115,7 @@ impl Core {
             images: Images::default(),
             dropped: Vec::new(),
             seed_checked: false,
+            sealing_since: BTreeMap::new(),
             disk_full: false,
             poisoned: false,
             now,
@@ -180,22 +183,21 @@ impl Core {
             }
             PeerMessage::Forwarded { id, result } => self.forwarded(now, id, *result, out),
             PeerMessage::Exchange {
-                keyspace,
                 shard,
-                from_zone,
-                to_zone,
+                from,
+                to,
                 reply_to,
                 passed,
                 body,
             } => {
-                let Some(record) = self.catalog.group_of(keyspace, shard, to_zone) else {
+                let Some(record) = self.catalog.group_of(to.keyspace, shard, to.zone) else {
                     return;
                 };
                 let group = record.id;
                 let leads = self.groups.get(&group).is_some_and(Group::established);
                 if leads {
                     let arrived = Arrived {
-                        from_zone,
+                        from,
                         reply_to,
                         body,
                     };
@@ -204,10 +206,9 @@ impl Core {
                     });
                 } else if let Some(leader) = self.leader_elsewhere(group).filter(|_| !passed) {
                     let message = PeerMessage::Exchange {
-                        keyspace,
                         shard,
-                        from_zone,
-                        to_zone,
+                        from,
+                        to,
                         reply_to,
                         passed: true,
                         body,

@@ -108,6 +108,10 @@ pub enum Error {
     /// The shard's store is an old copy: it takes no writes until it has a new incarnation (protocol rule 5).
     #[error("the shard was restored from an old copy and waits for a new incarnation")]
     Quarantined,
+    /// The keyspace is being altered and this part of it has handed over, or has moved already. No effect; a moment later it
+    /// is served where it went.
+    #[error("the keyspace is moving to another mode")]
+    KeyspaceMoving,
     /// A transaction met another one, or what it had read has changed. No effect; it may be tried from its beginning.
     #[error("transaction conflict: {what}")]
     Conflict {
@@ -163,6 +167,7 @@ impl Error {
             Self::Poisoned => "POISONED",
             Self::NotAdmitted => "NOT_ADMITTED",
             Self::Quarantined => "QUARANTINED",
+            Self::KeyspaceMoving => "KEYSPACE_MOVING",
             Self::Conflict { .. } => "CONFLICT",
             Self::ViewLost => "VIEW_LOST",
             Self::LeaseHeld => "LEASE_HELD",
@@ -192,6 +197,7 @@ impl Error {
             | Self::Corruption { .. }
             | Self::NotAdmitted
             | Self::Quarantined
+            | Self::KeyspaceMoving
             | Self::Conflict { .. }
             | Self::ViewLost
             | Self::LeaseHeld
@@ -212,7 +218,8 @@ impl Error {
             | Self::Overloaded { .. }
             | Self::NotAdmitted
             | Self::Stale { .. }
-            | Self::Quarantined => true,
+            | Self::Quarantined
+            | Self::KeyspaceMoving => true,
             Self::VersionMismatch { .. }
             | Self::TooManySiblings { .. }
             | Self::DiskFull

@@ -85,6 +85,27 @@ impl GroupId {
     };
 }
 
+/// One end of an exchange: the groups of one keyspace in one zone. Between the zones of a keyspace both ends name the same
+/// keyspace; while one is altered, its groups hand over to those of its successor.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Side {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The zone.
+    pub zone: ZoneId,
+}
+
+impl From<GroupId> for Side {
+    fn from(group: GroupId) -> Self {
+        Self {
+            keyspace: group.keyspace,
+            zone: group.zone,
+        }
+    }
+}
+
 /// Names one request at the driver (shell or simulator) that sent it; unique while it is open.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

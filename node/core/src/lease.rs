@@ -81,6 +81,8 @@ pub enum LeaseOutcome {
     Ended,
     /// It was not there to be ended.
     NotHeld,
+    /// The shard is sealed: leases are to be had where the keyspace goes.
+    Moving,
 }
 
 /// What an entry did to a lease, for the leader's clock.

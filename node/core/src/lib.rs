@@ -23,6 +23,7 @@
 
 pub mod address;
 mod admission;
+mod alter;
 mod answers;
 mod ask;
 pub mod catalog;

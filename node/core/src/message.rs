@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meridian_causal::{Incarnation, VersionVector, ZoneId};
+use meridian_causal::{Incarnation, VersionVector};
 use raft::eraftpb;
 
 use crate::command::Effect;
 use crate::error::Error;
-use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use crate::ids::{Generation, GroupId, NodeId, RequestId, ShardId, Side};
 use crate::request::{Request, Response};
 
 /// One message from node to node.
@@ -37,16 +37,14 @@ pub enum PeerMessage {
         /// The answer.
         result: Box<Result<Response, Error>>,
     },
-    /// Between the groups of one shard in two zones.
+    /// Between the groups of one shard in two zones, or of a keyspace and its successor.
     Exchange {
-        /// Keyspace of the shard.
-        keyspace: KeyspaceId,
         /// The shard.
         shard: ShardId,
-        /// The zone of the sender.
-        from_zone: ZoneId,
-        /// The zone meant; a node of that zone that does not lead the group passes it to the leader once.
-        to_zone: ZoneId,
+        /// The end that speaks.
+        from: Side,
+        /// The end meant; a node of it that does not lead the group passes it to the leader once.
+        to: Side,
         /// The node to answer: the leader that wrote this.
         reply_to: NodeId,
         /// It was passed on once.

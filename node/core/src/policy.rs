@@ -217,6 +217,12 @@ impl Policy {
         Ok(())
     }
 
+    /// Whether the groups of a keyspace stand where the other policy wants them too.
+    pub(crate) fn same_walls(&self, other: &Self) -> bool {
+        let home = |policy: &Self| policy.home.filter(|_| policy.mode == Mode::Snapshot);
+        self.mode == other.mode && self.zones == other.zones && home(self) == home(other)
+    }
+
     /// The zone whose groups serve the clients of `zone`.
     pub const fn serving_zone(&self, zone: ZoneId) -> ZoneId {
         match (self.mode, self.home) {
@@ -224,6 +230,60 @@ impl Policy {
             (Mode::Snapshot, Some(home)) => home,
             (Mode::Async | Mode::Snapshot, _) => zone,
         }
+    }
+}
+
+/// What an alter asks for; what it does not name stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// Another mode; what only the old one knew is forgotten.
+    pub mode: Option<Mode>,
+    /// Other zones.
+    pub zones: Option<Vec<ZoneId>>,
+    /// See [`Policy::ack`].
+    pub ack: Option<Ack>,
+    /// See [`Policy::on_zone_loss`].
+    pub on_zone_loss: Option<OnZoneLoss>,
+    /// See [`Policy::home`].
+    pub home: Option<ZoneId>,
+    /// See [`Policy::interval_ms`].
+    pub interval_ms: Option<u64>,
+    /// See [`Policy::max_lag_ms`]; `Some(None)` takes the bound away.
+    pub max_lag_ms: Option<Option<u64>>,
+    /// See [`Policy::on_breach`].
+    pub on_breach: Option<OnBreach>,
+}
+
+impl PolicyChange {
+    /// The policy that comes of `old`: settled, and an epoch later.
+    pub(crate) fn apply(
+        self,
+        old: &Policy,
+        catalog: &Catalog,
+        near: ZoneId,
+    ) -> Result<Policy, Error> {
+        let mode = self.mode.unwrap_or(old.mode);
+        let kept = if mode == old.mode {
+            old.clone()
+        } else {
+            Policy {
+                mode,
+                zones: old.zones.clone(),
+                ..Policy::default()
+            }
+        };
+        let policy = Policy {
+            mode,
+            zones: self.zones.unwrap_or(kept.zones),
+            ack: self.ack.unwrap_or(kept.ack),
+            on_zone_loss: self.on_zone_loss.unwrap_or(kept.on_zone_loss),
+            home: self.home.or(kept.home),
+            interval_ms: self.interval_ms.unwrap_or(kept.interval_ms),
+            max_lag_ms: self.max_lag_ms.unwrap_or(kept.max_lag_ms),
+            on_breach: self.on_breach.unwrap_or(kept.on_breach),
+            epoch: old.epoch.saturating_add(1),
+        };
+        policy.settle(catalog, near)
     }
 }
 
@@ -335,6 +395,43 @@ mod tests {
         assert_eq!(policy(Mode::Sync, None).serving_zone(near), ZoneId::GLOBAL);
         let home = Some(ZoneId(1));
         assert_eq!(policy(Mode::Snapshot, home).serving_zone(near), ZoneId(1));
+    }
+
+    #[test]
+    fn an_alter_keeps_what_it_does_not_name_and_forgets_what_the_new_mode_does_not_know() {
+        let catalog = catalog(3);
+        let old = Policy {
+            max_lag_ms: Some(5_000),
+            ..Policy::default()
+        };
+        let old = settle(old).unwrap();
+        let altered = |change: PolicyChange| change.apply(&old, &catalog, ZoneId(1));
+        let kept = altered(PolicyChange::default()).unwrap();
+        assert_eq!((kept.max_lag_ms, kept.epoch), (Some(5_000), 1));
+        assert!(kept.same_walls(&old));
+        let sync = PolicyChange {
+            mode: Some(Mode::Sync),
+            ..PolicyChange::default()
+        };
+        let sync = altered(sync).unwrap();
+        assert_eq!((sync.mode, sync.max_lag_ms), (Mode::Sync, None));
+        assert!(!sync.same_walls(&old));
+        let bad = PolicyChange {
+            ack: Some(Ack::All),
+            ..PolicyChange::default()
+        };
+        assert!(altered(bad).is_err());
+    }
+
+    #[test]
+    fn only_a_snapshot_keyspace_has_to_move_its_groups_with_its_home() {
+        let policy = |mode, home| Policy {
+            mode,
+            home: Some(ZoneId(home)),
+            ..Policy::default()
+        };
+        assert!(policy(Mode::Sync, 1).same_walls(&policy(Mode::Sync, 2)));
+        assert!(!policy(Mode::Snapshot, 1).same_walls(&policy(Mode::Snapshot, 2)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use meridian_causal::{CausalContext, Content, Dot, Incarnation, OpId, SiblingSet, ZoneId};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Catalog, Policy};
+use crate::catalog::{AlterReport, Catalog, Policy, PolicyChange};
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
@@ -22,6 +22,17 @@ pub enum Request {
     Read(Read),
     /// Creates a keyspace (control group).
     KeyspaceCreate(Box<KeyspaceCreate>),
+    /// Alters how a keyspace is replicated (control group).
+    KeyspaceAlter(Box<KeyspaceAlter>),
+    /// What a group tells of its part in an alter (control group). From core to core, never from a driver.
+    AlterReport {
+        /// The group.
+        group: GroupId,
+        /// What it tells.
+        report: AlterReport,
+        /// A node that does not lead the control group has passed it on.
+        passed: bool,
+    },
     /// Deletes a keyspace and all its data (control group).
     KeyspaceDelete {
         /// Its name.
@@ -117,6 +128,8 @@ impl Request {
             Self::Inner(inner) => inner.place().1,
             Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
             Self::KeyspaceCreate(_)
+            | Self::KeyspaceAlter(_)
+            | Self::AlterReport { .. }
             | Self::KeyspaceDelete { .. }
             | Self::Reincarnate { .. }
             | Self::ViewOpen { .. }
@@ -158,6 +171,17 @@ pub struct KeyspaceCreate {
     pub shards: Option<u16>,
     /// How it is replicated.
     pub policy: Policy,
+    /// The zone of the node that was asked.
+    pub near: ZoneId,
+}
+
+/// A change of how a keyspace is replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceAlter {
+    /// Its name.
+    pub name: String,
+    /// What is to be different; `None` gives up an alter that has not come to its end.
+    pub change: Option<PolicyChange>,
     /// The zone of the node that was asked.
     pub near: ZoneId,
 }
@@ -369,6 +393,13 @@ pub enum Response {
     Read(Answer),
     /// The keyspace now exists.
     KeyspaceCreated(KeyspaceId),
+    /// The alter is logged: the keyspace, and the one that is to succeed it, if it needs one.
+    KeyspaceAltered {
+        /// As it is now.
+        keyspace: KeyspaceId,
+        /// Takes over in the background.
+        successor: Option<KeyspaceId>,
+    },
     /// The keyspace is gone.
     KeyspaceDeleted(KeyspaceId),
     /// Lag of each other zone.

@@ -1,7 +1,7 @@
 //! Where a request goes: to a group this core leads, once to the node that leads it, or back with an error that says
 //! so. Nothing is proposed that is known to be refused.
 
-use meridian_causal::{Content, ZoneId};
+use meridian_causal::{Content, Incarnation, ZoneId};
 use rand::Rng;
 
 use crate::catalog::{GroupRecord, shard_of};
@@ -19,8 +19,8 @@ use crate::request::{Query, Read, ReadLevel, Request, Response, Write};
 use crate::time::{MS, Now};
 use crate::waiting::{Origin, Waiter, What};
 
-/// How long a request for a new incarnation may wait.
-const REINCARNATE_MS: u64 = 1_000;
+/// How long a group's own request to the control group may wait.
+const ASK_CONTROL_MS: u64 = 1_000;
 
 /// A request on its way to a group.
 pub(crate) struct Routed {
@@ -74,6 +74,8 @@ impl Core {
             }
             Request::LeasedWrite { write, .. } => self.group_for(write.keyspace, &write.key),
             Request::KeyspaceCreate(_)
+            | Request::KeyspaceAlter(_)
+            | Request::AlterReport { .. }
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
             Request::Groups => {
@@ -147,6 +149,9 @@ impl Core {
             .keyspaces
             .get(&keyspace)
             .ok_or(Error::KeyspaceNotFound)?;
+        if found.moved {
+            return Err(Error::KeyspaceMoving);
+        }
         let record = self.catalog.serving(found.id, shard, self.zone());
         record
             .map(|record| record.id)
@@ -195,19 +200,19 @@ impl Core {
                 let op = ControlOp::KeyspaceCreate { create, nonce };
                 self.control(&routed, op, out);
             }
+            Request::KeyspaceAlter(alter) => {
+                let nonce = self.rng.random();
+                self.control(&routed, ControlOp::KeyspaceAlter { alter, nonce }, out);
+            }
             Request::KeyspaceDelete { name } => {
                 self.control(&routed, ControlOp::KeyspaceDelete { name }, out);
             }
+            Request::AlterReport { group, report, .. } => {
+                self.control(&routed, ControlOp::AlterReport { group, report }, out);
+            }
             Request::Reincarnate {
                 group, incarnation, ..
-            } => {
-                let op = ControlOp::Reincarnate {
-                    group,
-                    old: incarnation,
-                    nonce: self.rng.random(),
-                };
-                self.control(&routed, op, out);
-            }
+            } => self.reincarnate(&routed, group, incarnation, out),
             Request::Transact(transaction) => {
                 if self.may_begin(&routed, out) {
                     self.transact(now, routed, *transaction, out);
@@ -226,6 +231,17 @@ impl Core {
             | Request::ViewClose { .. }
             | Request::AtHome(_) => {}
         }
+    }
+
+    fn reincarnate(
+        &mut self,
+        routed: &Routed,
+        group: GroupId,
+        old: Incarnation,
+        out: &mut Outputs,
+    ) {
+        let nonce = self.rng.random();
+        self.control(routed, ControlOp::Reincarnate { group, old, nonce }, out);
     }
 
     fn write(&mut self, routed: Routed, write: Write, out: &mut Outputs) {
@@ -254,8 +270,11 @@ impl Core {
             .groups
             .get(&routed.group)
             .is_some_and(Group::quarantined);
+        let sealed = self.groups.get(&routed.group).is_some_and(Group::sealed);
         let refusal = if quarantined {
             Some(Error::Quarantined)
+        } else if sealed {
+            Some(Error::KeyspaceMoving)
         } else if self.disk_full {
             Some(Error::DiskFull)
         } else {
@@ -279,6 +298,9 @@ impl Core {
         let group = self.groups.get(&routed.group);
         if group.is_some_and(Group::quarantined) {
             return Err(Error::Quarantined);
+        }
+        if group.is_some_and(Group::sealed) {
+            return Err(Error::KeyspaceMoving);
         }
         Ok(())
     }
@@ -309,6 +331,11 @@ impl Core {
     }
 
     fn read(&mut self, routed: Routed, read: Read, out: &mut Outputs) {
+        // Somewhere the successor may be open already, and written to.
+        if self.groups.get(&routed.group).is_some_and(Group::sealed) {
+            Self::answer(routed.origin, Err(Error::KeyspaceMoving), out);
+            return;
+        }
         let what = What::Read(Box::new(read));
         let Some(ticket) = self.ticket(&routed, what, out) else {
             return;
@@ -383,9 +410,10 @@ impl Core {
         let mut request = request;
         let may_go_on = match (routed.origin, &mut request) {
             (Origin::Driver(_) | Origin::Core, _) => true,
-            (Origin::Peer(..), Request::Reincarnate { passed, .. }) => {
-                !std::mem::replace(passed, true)
-            }
+            (
+                Origin::Peer(..),
+                Request::Reincarnate { passed, .. } | Request::AlterReport { passed, .. },
+            ) => !std::mem::replace(passed, true),
             (Origin::Peer(..) | Origin::Inner(_), _) => false,
         };
         let Some(node) = leader.filter(|_| may_go_on) else {
@@ -401,6 +429,8 @@ impl Core {
         let what = match &request {
             Request::Write(write) => What::ForwardedWrite(write.op_id),
             Request::KeyspaceCreate(_)
+            | Request::KeyspaceAlter(_)
+            | Request::AlterReport { .. }
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => What::Control,
             Request::Transact(transaction) => What::ForwardedWrite(transaction.op_id),
@@ -433,8 +463,7 @@ impl Core {
         ));
     }
 
-    /// Asks the control group for a new incarnation, if a group in quarantine is due to. Core 0 knows who leads the
-    /// control group, the others ask the nodes in turn.
+    /// Asks the control group for a new incarnation, if a group in quarantine is due to.
     pub(crate) fn seek_incarnation(&mut self, now: Now, id: GroupId, out: &mut Outputs) {
         let Some((incarnation, attempt)) = self
             .groups
@@ -448,9 +477,21 @@ impl Core {
             incarnation,
             passed: false,
         };
+        self.ask_control(now, attempt, request, out);
+    }
+
+    /// Sends a request of a group's own to the control group; nobody waits for the answer, what comes of it is in the
+    /// catalog. Core 0 knows who leads, the others ask the nodes in turn.
+    pub(crate) fn ask_control(
+        &mut self,
+        now: Now,
+        attempt: usize,
+        request: Request,
+        out: &mut Outputs,
+    ) {
         let routed = Routed {
             origin: Origin::Core,
-            deadline_ns: now.after_ms(REINCARNATE_MS),
+            deadline_ns: now.after_ms(ASK_CONTROL_MS),
             group: GroupId::CONTROL,
         };
         if self.groups.contains_key(&GroupId::CONTROL) {
@@ -471,7 +512,7 @@ impl Core {
         };
         let forward = PeerMessage::Forward {
             id: ticket,
-            deadline_ms: REINCARNATE_MS,
+            deadline_ms: ASK_CONTROL_MS,
             request: Box::new(request),
         };
         out.messages.push((node, forward));

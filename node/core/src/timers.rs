@@ -71,6 +71,7 @@ impl Core {
         self.after_raft(id, out);
         self.with_exchange(now, id, out, Group::exchange_tick);
         self.seek_incarnation(now, id, out);
+        self.tick_alter(now, id, out);
         self.tick_recovery(now, id, out);
         self.tend(now, id, out);
     }
@@ -116,6 +117,8 @@ impl Core {
                 });
             }
         }
+        let overdue = self.overdue_sealing().into_iter();
+        ops.extend(overdue.map(|(keyspace, round)| ControlOp::GiveUpSealing { keyspace, round }));
         for op in ops {
             let waiter = self.proposer(NOBODY);
             self.queue(GroupId::CONTROL, |group| {

@@ -7,249 +7,15 @@
     reason = "a test may panic"
 )]
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+mod three_zones;
 
-use bytes::Bytes;
-use meridian_causal::{Content, OpId, Sibling, ZoneId};
-use meridian_core::catalog::Policy;
-use meridian_core::command::WriteIntent;
-use meridian_core::config::{
-    Bounds, ClusterSeed, CoreConfig, NodeSeed, PlantedBugs, Timing, ZoneSeed,
-};
-use meridian_core::ids::{KeyspaceId, NodeId, RequestId, ShardId};
-use meridian_core::message::PeerMessage;
-use meridian_core::output::Notice;
-use meridian_core::read::serve;
-use meridian_core::request::{Answer, Query, Receipt, Request, Response, Write};
-use meridian_core::{Core, Error, Input, Now, Outputs};
-use meridian_storage::{Engine, MemoryEngine};
-
-const ZONES: usize = 3;
-const TICK_MS: u64 = 50;
-
-struct Node {
-    engine: Arc<MemoryEngine>,
-    core: Option<Core>,
-}
-
-struct World {
-    nodes: Vec<Node>,
-    ms: u64,
-    starts: u8,
-    operations: u128,
-    messages: VecDeque<(usize, usize, PeerMessage)>,
-    /// Which nodes hear nothing and are not heard.
-    cut: [bool; ZONES],
-    damage: Vec<String>,
-}
-
-fn seed() -> ClusterSeed {
-    let ids = 1..=u16::try_from(ZONES).unwrap();
-    ClusterSeed {
-        cluster: "test".to_owned(),
-        zones: ids
-            .clone()
-            .map(|id| ZoneSeed {
-                id: ZoneId(id),
-                name: format!("z{id}"),
-            })
-            .collect(),
-        nodes: ids
-            .map(|id| NodeSeed {
-                id: NodeId(id.into()),
-                name: format!("n{id}"),
-                zone: ZoneId(id),
-                addr: String::new(),
-                peer_addr: String::new(),
-            })
-            .collect(),
-    }
-}
-
-fn index(node: NodeId) -> usize {
-    usize::try_from(node.0).unwrap() - 1
-}
-
-impl World {
-    fn new() -> Self {
-        let mut world = Self {
-            nodes: Vec::new(),
-            ms: 1_000,
-            starts: 0,
-            operations: 0,
-            messages: VecDeque::new(),
-            cut: [false; ZONES],
-            damage: Vec::new(),
-        };
-        for node in 0..ZONES {
-            world.nodes.push(Node {
-                engine: Arc::new(MemoryEngine::new()),
-                core: None,
-            });
-            world.start(node);
-        }
-        world.run(20_000);
-        world
-    }
-
-    const fn now(&self) -> Now {
-        Now {
-            mono_ns: self.ms * 1_000_000,
-            wall_ms: 1_700_000_000_000 + self.ms,
-        }
-    }
-
-    fn start(&mut self, node: usize) {
-        self.starts += 1;
-        let config = CoreConfig {
-            node: NodeId(u64::try_from(node).unwrap() + 1),
-            seed: seed(),
-            core_index: 0,
-            core_count: 1,
-            entropy: [self.starts; 32],
-            default_shards: 1,
-            default_policy: Policy::default(),
-            timing: Timing::default(),
-            bounds: Bounds::default(),
-            observe: false,
-            planted: PlantedBugs::default(),
-        };
-        let engine: Arc<dyn Engine> = self.nodes[node].engine.clone();
-        self.nodes[node].core = Some(Core::open(config, engine, self.now()).unwrap());
-    }
-
-    /// The node is gone, and comes back with `image` for a store.
-    fn restore(&mut self, node: usize, image: MemoryEngine) {
-        self.nodes[node] = Node {
-            engine: Arc::new(image),
-            core: None,
-        };
-        self.messages
-            .retain(|(from, to, _)| *from != node && *to != node);
-        self.start(node);
-    }
-
-    fn input(&mut self, node: usize, input: Input) -> Outputs {
-        let now = self.now();
-        let mut out = Outputs::default();
-        let Node { engine, core } = &mut self.nodes[node];
-        if let Some(core) = core {
-            core.step(now, input, &mut out);
-            while let Some(turn) = core.turn(now, &mut out) {
-                engine.write(turn.batch, turn.durability).unwrap();
-                core.wrote(now, &mut out);
-            }
-        }
-        for (to, message) in out.messages.drain(..) {
-            let to = index(to);
-            if to != node && !self.cut[node] && !self.cut[to] {
-                self.messages.push_back((node, to, message));
-            }
-        }
-        for notice in &out.notices {
-            if let Notice::Damaged { detail } = notice {
-                self.damage.push(detail.clone());
-            }
-        }
-        out
-    }
-
-    fn settle(&mut self) {
-        while let Some((from, to, message)) = self.messages.pop_front() {
-            let from = NodeId(u64::try_from(from).unwrap() + 1);
-            self.input(to, Input::Peer { from, message });
-        }
-    }
-
-    fn run(&mut self, ms: u64) {
-        for _ in 0..ms / TICK_MS {
-            self.ms += TICK_MS;
-            for node in 0..ZONES {
-                self.input(node, Input::Tick);
-            }
-            self.settle();
-        }
-    }
-
-    fn write(&mut self, node: usize, key: &str, text: &str) -> Result<Receipt, Error> {
-        self.operations += 1;
-        let write = Write {
-            keyspace: KeyspaceId::DEFAULT,
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            content: Content::Value(Bytes::copy_from_slice(text.as_bytes())),
-            intent: WriteIntent::Blind,
-            op_id: OpId {
-                stamp_ms: self.now().wall_ms,
-                id: self.operations,
-            },
-            expires_at_ms: None,
-        };
-        let input = Input::Request {
-            id: RequestId(1),
-            deadline_ns: self.now().after_ms(1_000),
-            request: Request::Write(write),
-        };
-        let replies = self.input(node, input).replies;
-        match replies.into_iter().next() {
-            Some((_, Ok(Response::Written(receipt)))) => Ok(receipt),
-            Some((_, Err(error))) => Err(error),
-            other => panic!("a zone of one node answers at once: {other:?}"),
-        }
-    }
-
-    fn siblings(&self, node: usize, key: &str) -> Vec<Sibling> {
-        let query = Query::Get {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-        };
-        let answer = serve(&*self.nodes[node].engine, KeyspaceId::DEFAULT, 1, &query).unwrap();
-        let Answer::Key(set) = answer else {
-            panic!("another answer")
-        };
-        set.siblings().to_vec()
-    }
-
-    /// The values of a key, which must be the same in all zones.
-    fn everywhere(&self, key: &str) -> Vec<String> {
-        let first = self.siblings(0, key);
-        for node in 1..ZONES {
-            assert_eq!(
-                self.siblings(node, key),
-                first,
-                "{key} in zone {}",
-                node + 1
-            );
-        }
-        let mut values: Vec<String> = first
-            .iter()
-            .map(|sibling| {
-                let value = sibling.content.value().cloned().unwrap_or_default();
-                String::from_utf8(value.to_vec()).unwrap()
-            })
-            .collect();
-        values.sort();
-        values
-    }
-
-    fn same_digests(&self) {
-        let query = Query::Digest { shard: ShardId(0) };
-        let digest =
-            |node: usize| serve(&*self.nodes[node].engine, KeyspaceId::DEFAULT, 1, &query).unwrap();
-        assert!((1..ZONES).all(|node| digest(node) == digest(0)));
-    }
-
-    fn incarnation(&self, zone: usize) -> meridian_causal::Incarnation {
-        let core = self.nodes[1].core.as_ref().unwrap();
-        let zone = ZoneId(u16::try_from(zone).unwrap() + 1);
-        let catalog = core.catalog();
-        let record = catalog.group_of(KeyspaceId::DEFAULT, ShardId(0), zone);
-        record.unwrap().incarnation
-    }
-}
+use meridian_core::ids::NodeId;
+use meridian_core::{Error, Input};
+use three_zones::{TICK_MS, World};
 
 /// Zone 1 writes, is copied, writes what the others get, and comes back as the copy, cut off from them.
 fn restored() -> World {
-    let mut world = World::new();
+    let mut world = World::new(1);
     for n in 0..5 {
         world.write(0, &format!("old{n}"), "before").unwrap();
     }
@@ -356,7 +122,7 @@ fn a_quarantine_outlives_a_restart() {
 
 #[test]
 fn a_store_that_was_merely_restarted_is_not_quarantined() {
-    let mut world = World::new();
+    let mut world = World::new(1);
     world.write(0, "k", "1").unwrap();
     world.cut[0] = true;
     world.write(0, "k", "2").unwrap();
@@ -374,7 +140,7 @@ fn a_store_that_was_merely_restarted_is_not_quarantined() {
 
 #[test]
 fn one_zone_that_is_away_does_not_hold_up_the_others_for_long() {
-    let mut world = World::new();
+    let mut world = World::new(1);
     world.cut[2] = true;
     let image = world.nodes[0].engine.durable_copy();
     world.restore(0, image);

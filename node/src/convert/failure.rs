@@ -226,7 +226,8 @@ impl Failure {
             | Error::LeaseHeld
             | Error::LeaseLost
             | Error::LeaseNotFound
-            | Error::Quarantined => failure,
+            | Error::Quarantined
+            | Error::KeyspaceMoving => failure,
         }
     }
 
@@ -298,6 +299,7 @@ const fn code(error: &Error) -> Code {
         | Error::NotAdmitted
         | Error::Quarantined
         | Error::Stale { .. }
+        | Error::KeyspaceMoving
         | Error::ViewLost => Code::Unavailable,
         Error::OutcomeUnknown { .. } | Error::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         Error::VersionMismatch { .. }

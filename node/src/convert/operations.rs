@@ -263,7 +263,7 @@ impl<'a> Scope<'a> {
     pub(crate) const fn token_scope(&self) -> TokenScope {
         TokenScope {
             cluster: self.catalog.cluster_id,
-            keyspace: self.keyspace.id.0,
+            keyspace: self.keyspace.lineage.0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The envelope of messages between nodes, with images, forwards and admission.
 
 use meridian_causal::ZoneId;
-use meridian_core::ids::{KeyspaceId, NodeId, RequestId, ShardId};
+use meridian_core::ids::{KeyspaceId, NodeId, RequestId, ShardId, Side};
 use meridian_core::message::{Admission, Image, PeerMessage, Standing};
 use meridian_proto::peer::v1 as pb;
 use pb::peer_message::Message as Wire;
@@ -33,18 +33,18 @@ pub(crate) fn to_wire(message: PeerMessage) -> pb::PeerMessage {
             result: pack(&*result),
         }),
         PeerMessage::Exchange {
-            keyspace,
             shard,
-            from_zone,
-            to_zone,
+            from,
+            to,
             reply_to,
             passed,
             body,
         } => Wire::Exchange(pb::Exchange {
-            keyspace: keyspace.0,
+            keyspace: to.keyspace.0,
+            from_keyspace: from.keyspace.0,
             shard: u32::from(shard.0),
-            from_zone: u32::from(from_zone.0),
-            to_zone: u32::from(to_zone.0),
+            from_zone: u32::from(from.zone.0),
+            to_zone: u32::from(to.zone.0),
             reply_to: reply_to.0,
             passed,
             body: Some(exchange::to_wire(body)),
@@ -79,10 +79,15 @@ pub(crate) fn from_wire(message: pb::PeerMessage) -> Result<PeerMessage, WireErr
             result: Box::new(unpack("result", &forwarded.result)?),
         },
         Wire::Exchange(message) => PeerMessage::Exchange {
-            keyspace: KeyspaceId(message.keyspace),
             shard: ShardId(small("shard", message.shard)?),
-            from_zone: ZoneId(small("zone", message.from_zone)?),
-            to_zone: ZoneId(small("zone", message.to_zone)?),
+            from: Side {
+                keyspace: KeyspaceId(message.from_keyspace),
+                zone: ZoneId(small("zone", message.from_zone)?),
+            },
+            to: Side {
+                keyspace: KeyspaceId(message.keyspace),
+                zone: ZoneId(small("zone", message.to_zone)?),
+            },
             reply_to: NodeId(message.reply_to),
             passed: message.passed,
             body: exchange::from_wire(message.body)?,

@@ -1,7 +1,10 @@
 //! Policies of keyspaces on the wire, both ways: names become ids, words become choices.
 
 use meridian_causal::ZoneId;
-use meridian_core::catalog::{Ack, Catalog, Keyspace, Mode, OnBreach, OnZoneLoss, Policy};
+use meridian_core::catalog::{
+    Ack, Alter, Catalog, Keyspace, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange,
+};
+use meridian_core::ids::GroupId;
 use meridian_proto::admin::v1 as pb;
 
 use super::Failure;
@@ -41,9 +44,49 @@ pub(crate) fn from_wire(
     })
 }
 
+/// What an alter asks for: what is empty or 0 stays as it is.
+pub(crate) fn change_from_wire(
+    catalog: &Catalog,
+    policy: &pb::Policy,
+    no_max_lag: bool,
+) -> Result<PolicyChange, Failure> {
+    let zone = |name: &String| zone_named(catalog, name);
+    let zones: Vec<ZoneId> = policy.zones.iter().map(zone).collect::<Result<_, _>>()?;
+    let mode = match policy.mode.as_str() {
+        "" => None,
+        name => Some(Mode::named(name).ok_or_else(|| Failure::mode_unsupported(name))?),
+    };
+    let named = |ms: u64| (ms > 0).then_some(ms);
+    if no_max_lag && policy.max_lag_ms > 0 {
+        return Err(invalid("both a bound on the lag and none".to_owned()));
+    }
+    Ok(PolicyChange {
+        mode,
+        zones: (!zones.is_empty()).then_some(zones),
+        ack: named_choice("ack", &policy.ack, &ACKS)?,
+        on_zone_loss: named_choice("on_zone_loss", &policy.on_zone_loss, &ON_ZONE_LOSS)?,
+        home: match policy.home.as_str() {
+            "" => None,
+            name => Some(zone_named(catalog, name)?),
+        },
+        interval_ms: named(policy.interval_ms),
+        max_lag_ms: named(policy.max_lag_ms)
+            .map(Some)
+            .or(no_max_lag.then_some(None)),
+        on_breach: named_choice("on_breach", &policy.on_breach, &ON_BREACH)?,
+    })
+}
+
+fn named_choice<T: Copy>(field: &str, word: &str, words: &Words<T>) -> Result<Option<T>, Failure> {
+    if word.is_empty() {
+        return Ok(None);
+    }
+    choice(field, word, words).map(Some)
+}
+
 /// All keyspaces as they are told.
 pub(crate) fn keyspaces_to_wire(catalog: &Catalog) -> Vec<pb::Keyspace> {
-    let keyspaces = catalog.keyspaces.values();
+    let keyspaces = catalog.open_keyspaces();
     keyspaces
         .map(|keyspace| keyspace_to_wire(catalog, keyspace))
         .collect()
@@ -53,12 +96,55 @@ pub(crate) fn keyspaces_to_wire(catalog: &Catalog) -> Vec<pb::Keyspace> {
 pub(crate) fn keyspace_to_wire(catalog: &Catalog, keyspace: &Keyspace) -> pb::Keyspace {
     pb::Keyspace {
         name: keyspace.name.clone(),
-        id: u64::from(keyspace.id.0),
+        id: u64::from(keyspace.lineage.0),
         mode: keyspace.policy.mode.name().to_owned(),
         shards: u32::from(keyspace.shards),
         policy: Some(to_wire(catalog, &keyspace.policy)),
+        altering: keyspace
+            .alter
+            .as_ref()
+            .and_then(|alter| altering(catalog, keyspace, alter)),
     }
 }
+
+fn altering(catalog: &Catalog, old: &Keyspace, alter: &Alter) -> Option<pb::Altering> {
+    let successor = catalog.keyspaces.get(&alter.successor)?;
+    let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+    let stage = if alter.sealing > 0 {
+        &alter.ready
+    } else {
+        &alter.filled
+    };
+    let behind = successor.groups.iter().map(|group| group.id);
+    let behind = behind.filter(|group| !stage.contains(group));
+    let unsealed = old.groups.iter().map(|group| group.id);
+    let unsealed = unsealed.filter(|group| alter.sealing > 0 && !alter.finals.contains_key(group));
+    let name = |group: GroupId| {
+        let zone = catalog.zones.get(&group.zone).cloned();
+        format!(
+            "{}/{}",
+            zone.unwrap_or_else(|| "all zones".to_owned()),
+            group.shard.0
+        )
+    };
+    Some(pb::Altering {
+        to: Some(to_wire(catalog, &successor.policy)),
+        successor_groups: count(successor.groups.len()),
+        old_groups: count(old.groups.len()),
+        filled: count(alter.filled.len()),
+        sealed: count(alter.finals.len()),
+        ready: count(alter.ready.len()),
+        sealing: alter.sealing > 0,
+        waits_for: unsealed
+            .chain(behind)
+            .take(WAITS_FOR_MAX)
+            .map(name)
+            .collect(),
+    })
+}
+
+/// Groups named of those an alter waits for: enough to see where it is stuck.
+const WAITS_FOR_MAX: usize = 8;
 
 fn to_wire(catalog: &Catalog, policy: &Policy) -> pb::Policy {
     let name = |zone: &ZoneId| catalog.zones.get(zone).cloned().unwrap_or_default();
@@ -156,6 +242,24 @@ mod tests {
         };
         let wire = to_wire(&catalog(), &policy);
         assert_eq!(read("async", wire).unwrap(), policy);
+    }
+
+    #[test]
+    fn an_alter_names_what_it_changes_and_takes_a_bound_away_when_told() {
+        let change = |policy: pb::Policy, none| change_from_wire(&catalog(), &policy, none);
+        let nothing = change(pb::Policy::default(), false).unwrap();
+        assert_eq!(nothing, PolicyChange::default());
+        let bounded = pb::Policy {
+            max_lag_ms: 500,
+            on_breach: "reject".to_owned(),
+            ..pb::Policy::default()
+        };
+        let changed = change(bounded.clone(), false).unwrap();
+        assert_eq!(changed.max_lag_ms, Some(Some(500)));
+        assert_eq!(changed.on_breach, Some(OnBreach::Reject));
+        assert!(change(bounded, true).is_err(), "a bound and none");
+        let unbounded = change(pb::Policy::default(), true).unwrap();
+        assert_eq!(unbounded.max_lag_ms, Some(None));
     }
 
     #[test]

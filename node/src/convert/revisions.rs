@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use super::failure::Failure;
 use super::operations::Scope;
 
-const TOKEN_VERSION: u8 = 1;
+const TOKEN_VERSION: u8 = 2;
 const MAC_BYTES: usize = 16;
 const DOMAIN: &[u8] = b"meridian watch revision";
 
@@ -24,6 +24,7 @@ pub(crate) type Positions = BTreeMap<ShardId, Position>;
 struct Revision {
     zone: u16,
     keyspace: u32,
+    lineage: u32,
     /// Shard, life of its group, last change seen.
     shards: Vec<(u16, u32, u64)>,
 }
@@ -34,6 +35,7 @@ pub(crate) fn seal(scope: &Scope<'_>, zone: ZoneId, positions: &Positions) -> By
     let revision = Revision {
         zone: zone.0,
         keyspace: scope.keyspace.id.0,
+        lineage: scope.keyspace.lineage.0,
         shards: positions.iter().map(entry).collect(),
     };
     // Serialising our own type into memory does not fail; if it did, nobody could open the token.
@@ -56,8 +58,12 @@ pub(crate) fn open(
     if revision.zone != zone.0 {
         return Err(bad_token("a revision is valid in its zone"));
     }
-    if KeyspaceId(revision.keyspace) != scope.keyspace.id {
+    if KeyspaceId(revision.lineage) != scope.keyspace.lineage {
         return Err(bad_token("a revision is valid in its keyspace"));
+    }
+    if KeyspaceId(revision.keyspace) != scope.keyspace.id {
+        // The keyspace was altered since: its groups are others, and count from the beginning.
+        return Err(Failure::compacted());
     }
     let entry = |(shard, life, change)| (ShardId(shard), Position { life, change });
     let known: Positions = revision.shards.into_iter().map(entry).collect();
@@ -101,13 +107,7 @@ mod tests {
     use meridian_core::catalog::{Catalog, Keyspace, Policy};
 
     fn catalog(secret: u8) -> Catalog {
-        let keyspace = |id, name: &str| Keyspace {
-            id: KeyspaceId(id),
-            name: name.into(),
-            policy: Policy::default(),
-            shards: 3,
-            groups: Vec::new(),
-        };
+        let keyspace = |id, name: &str| Keyspace::new(KeyspaceId(id), name, 3, Policy::default());
         Catalog {
             revision: 1,
             token_key: [secret; 32],

@@ -5,7 +5,7 @@ use meridian_causal::{
     CausalContext, Content, Dot, Hlc, Incarnation, OpId, TransactionTag, VersionVector, ZoneId,
 };
 use meridian_core::command::{Effect, WriteIntent};
-use meridian_core::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
+use meridian_core::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId, Side};
 use meridian_core::message::{Admission, Exchange, Image, PeerMessage, Standing};
 use meridian_core::request::{Request, Write};
 use meridian_proto::peer::v1 as pb;
@@ -213,14 +213,17 @@ fn message() -> impl Strategy<Value = PeerMessage> {
             group,
             message: Box::new(message)
         }),
-        (any::<(u32, u16, u16, u16, u64, bool)>(), exchange()).prop_map(|(n, body)| {
+        (any::<(u32, u32, u16, u16, u16, u64, bool)>(), exchange()).prop_map(|(n, body)| {
+            let side = |keyspace, zone| Side {
+                keyspace: KeyspaceId(keyspace),
+                zone: ZoneId(zone),
+            };
             PeerMessage::Exchange {
-                keyspace: KeyspaceId(n.0),
-                shard: ShardId(n.1),
-                from_zone: ZoneId(n.2),
-                to_zone: ZoneId(n.3),
-                reply_to: NodeId(n.4),
-                passed: n.5,
+                shard: ShardId(n.2),
+                from: side(n.0, n.3),
+                to: side(n.1, n.4),
+                reply_to: NodeId(n.5),
+                passed: n.6,
                 body,
             }
         }),

@@ -87,13 +87,7 @@ mod tests {
     use meridian_core::ids::{KeyspaceId, NodeId};
 
     fn catalog(secret: u8) -> Catalog {
-        let keyspace = Keyspace {
-            id: KeyspaceId(1),
-            name: "default".into(),
-            policy: Policy::default(),
-            shards: 2,
-            groups: Vec::new(),
-        };
+        let keyspace = Keyspace::new(KeyspaceId(1), "default", 2, Policy::default());
         Catalog {
             revision: 1,
             token_key: [secret; 32],

@@ -160,6 +160,7 @@ impl CoreThread {
             Ok(
                 Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
+                | Response::KeyspaceAltered { .. }
                 | Response::Lag(_)
                 | Response::Groups(_)
                 | Response::ViewOpened(_)

@@ -64,6 +64,8 @@ fn value_bytes(request: &Request) -> usize {
         Request::Read(_)
         | Request::KeyspaceCreate(_)
         | Request::KeyspaceDelete { .. }
+        | Request::KeyspaceAlter(_)
+        | Request::AlterReport { .. }
         | Request::Reincarnate { .. }
         | Request::Lag { .. }
         | Request::ViewOpen { .. }

@@ -84,6 +84,8 @@ fn request_weight(request: &Request) -> usize {
         },
         Request::KeyspaceCreate(_)
         | Request::KeyspaceDelete { .. }
+        | Request::KeyspaceAlter(_)
+        | Request::AlterReport { .. }
         | Request::Reincarnate { .. }
         | Request::Lag { .. }
         | Request::ViewOpen { .. }
@@ -123,6 +125,7 @@ fn response_weight(response: &Response) -> usize {
         Response::Written(_)
         | Response::KeyspaceCreated(_)
         | Response::KeyspaceDeleted(_)
+        | Response::KeyspaceAltered { .. }
         | Response::Lag(_)
         | Response::ViewOpened(_)
         | Response::ViewClosed

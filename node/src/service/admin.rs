@@ -6,7 +6,7 @@ use meridian_core::Error;
 use meridian_core::catalog::{Catalog, Keyspace};
 use meridian_core::ids::{KeyspaceId, ShardId};
 use meridian_core::request::{
-    GroupStatus, KeyspaceCreate, Request as CoreRequest, Response as CoreResponse,
+    GroupStatus, KeyspaceAlter, KeyspaceCreate, Request as CoreRequest, Response as CoreResponse,
 };
 use meridian_proto::admin::v1 as pb;
 use meridian_proto::admin::v1::admin_server::Admin;
@@ -56,6 +56,47 @@ impl AdminService {
         {
             CoreResponse::KeyspaceCreated(id) => self.known(id, patience).await,
             CoreResponse::KeyspaceDeleted(_)
+            | CoreResponse::KeyspaceAltered { .. }
+            | CoreResponse::Written(_)
+            | CoreResponse::Read(_)
+            | CoreResponse::Lag(_)
+            | CoreResponse::Groups(_)
+            | CoreResponse::Transacted(_)
+            | CoreResponse::ViewOpened(_)
+            | CoreResponse::ViewClosed
+            | CoreResponse::Inner(_)
+            | CoreResponse::LeaseHeld(_)
+            | CoreResponse::LeaseEnded
+            | CoreResponse::Mirror(_)
+            | CoreResponse::MirrorShown(_) => Err(Failure::unexpected_answer()),
+        }
+    }
+
+    async fn alter(
+        &self,
+        request: pb::KeyspaceAlterRequest,
+        patience: Duration,
+    ) -> Result<pb::Keyspace, Failure> {
+        let catalog = self.calls.shared.catalog();
+        let policy = request.policy.unwrap_or_default();
+        let change = policy::change_from_wire(&catalog, &policy, request.no_max_lag)?;
+        let alter = CoreRequest::KeyspaceAlter(Box::new(KeyspaceAlter {
+            name: request.name,
+            change: (!request.cancel).then_some(change),
+            near: self.calls.shared.zone,
+        }));
+        let answer = self.calls.ask_one(control(alter), patience).await;
+        match answer.map_err(Failure::from_core)? {
+            CoreResponse::KeyspaceAltered {
+                keyspace,
+                successor,
+            } => {
+                let known = successor.unwrap_or(keyspace);
+                drop(self.known(known, patience).await?);
+                self.known(keyspace, patience).await
+            }
+            CoreResponse::KeyspaceCreated(_)
+            | CoreResponse::KeyspaceDeleted(_)
             | CoreResponse::Written(_)
             | CoreResponse::Read(_)
             | CoreResponse::Lag(_)
@@ -113,8 +154,7 @@ impl AdminService {
                 .map(|node| node.name.clone())
                 .unwrap_or_default(),
             keyspaces: catalog
-                .keyspaces
-                .values()
+                .open_keyspaces()
                 .map(|keyspace| keyspace_status(&catalog, keyspace, &groups))
                 .collect(),
             peers: peers
@@ -263,6 +303,17 @@ impl Admin for AdminService {
         let catalog = self.calls.shared.catalog();
         let keyspaces = keyspaces_to_wire(&catalog);
         Ok(Response::new(pb::KeyspaceListResponse { keyspaces }))
+    }
+
+    async fn keyspace_alter(
+        &self,
+        request: Request<pb::KeyspaceAlterRequest>,
+    ) -> Result<Response<pb::KeyspaceAlterResponse>, Status> {
+        let patience = patience(request.metadata());
+        let keyspace = self.alter(request.into_inner(), patience).await;
+        Ok(Response::new(pb::KeyspaceAlterResponse {
+            keyspace: Some(keyspace.map_err(status)?),
+        }))
     }
 
     async fn keyspace_delete(

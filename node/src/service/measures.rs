@@ -20,7 +20,7 @@ impl AdminService {
     /// The keyspaces asked about: one by name, or all.
     fn keyspaces<'a>(catalog: &'a Catalog, name: &str) -> Result<Vec<&'a Keyspace>, Failure> {
         if name.is_empty() {
-            return Ok(catalog.keyspaces.values().collect());
+            return Ok(catalog.open_keyspaces().collect());
         }
         let keyspace = catalog
             .keyspace_named(name)

@@ -45,6 +45,7 @@ impl AdminService {
             | Response::Read(_)
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
+            | Response::KeyspaceAltered { .. }
             | Response::Lag(_)
             | Response::Groups(_)
             | Response::Transacted(_)

@@ -373,6 +373,7 @@ impl KvService {
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
                 | Response::KeyspaceDeleted(_)
+                | Response::KeyspaceAltered { .. }
                 | Response::Lag(_)
                 | Response::Groups(_)
                 | Response::Transacted(_)
@@ -437,13 +438,7 @@ mod tests {
     use meridian_core::ids::KeyspaceId;
 
     fn catalog() -> Catalog {
-        let keyspace = Keyspace {
-            id: KeyspaceId(1),
-            name: "default".into(),
-            policy: Policy::default(),
-            shards: 4,
-            groups: Vec::new(),
-        };
+        let keyspace = Keyspace::new(KeyspaceId(1), "default", 4, Policy::default());
         Catalog {
             revision: 1,
             keyspaces: [(KeyspaceId(1), keyspace)].into(),

@@ -206,6 +206,7 @@ impl KvService {
             | Response::MirrorShown(_)
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
+            | Response::KeyspaceAltered { .. }
             | Response::Lag(_)
             | Response::Groups(_) => Err(Failure::unexpected_answer()),
         }

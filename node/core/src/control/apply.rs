@@ -2,7 +2,7 @@
 
 use meridian_causal::Incarnation;
 
-use super::{ControlOp, placement};
+use super::{ControlOp, alter, placement};
 use crate::catalog::{Catalog, GroupRecord};
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ReplicaId};
@@ -18,6 +18,18 @@ pub(super) fn apply(catalog: &mut Catalog, op: ControlOp) -> Result<Response, Er
             Ok(Response::KeyspaceCreated(KeyspaceId::DEFAULT))
         }
         ControlOp::KeyspaceCreate { create, nonce } => keyspace_create(catalog, *create, nonce),
+        ControlOp::KeyspaceAlter {
+            alter: asked,
+            nonce,
+        } => alter::alter(catalog, *asked, nonce),
+        ControlOp::AlterReport { group, report } => {
+            alter::report(catalog, group, report);
+            Ok(Response::KeyspaceCreated(KeyspaceId::CONTROL))
+        }
+        ControlOp::GiveUpSealing { keyspace, round } => {
+            alter::give_up_sealing(catalog, keyspace, round);
+            Ok(Response::KeyspaceCreated(KeyspaceId::CONTROL))
+        }
         ControlOp::KeyspaceDelete { name } => delete(catalog, &name),
         ControlOp::Admit {
             node,
@@ -80,7 +92,14 @@ fn delete(catalog: &mut Catalog, name: &str) -> Result<Response, Error> {
     let Some(id) = catalog.keyspace_named(name).map(|keyspace| keyspace.id) else {
         return Err(Error::KeyspaceNotFound);
     };
-    catalog.keyspaces.remove(&id);
+    let successor = catalog
+        .keyspaces
+        .remove(&id)
+        .and_then(|keyspace| keyspace.alter)
+        .map(|alter| alter.successor);
+    if let Some(successor) = successor {
+        catalog.keyspaces.remove(&successor);
+    }
     Ok(Response::KeyspaceDeleted(id))
 }
 

@@ -6,6 +6,7 @@
 //! Invariants: see [`Catalog`]; `apply` is a function of (catalog, command) (invariant 10). Chance (ids, keys) is drawn
 //! by the proposer and stands in the command.
 
+mod alter;
 mod apply;
 mod placement;
 
@@ -15,19 +16,19 @@ use meridian_causal::Incarnation;
 use meridian_storage::Read;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Catalog;
+use crate::catalog::{AlterReport, Catalog};
 use crate::command::Waiter;
 use crate::error::Error;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, KeyspaceId, NodeId};
 use crate::keys::CatalogKey;
 use crate::record::Header;
-use crate::request::{KeyspaceCreate, Response};
+use crate::request::{KeyspaceAlter, KeyspaceCreate, Response};
 use crate::workspace::Workspace;
 
 pub(crate) use placement::{control_learners, control_voters, found};
 
 /// Version of the stored forms of the control group.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// One entry of the control group's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,21 @@ pub(crate) enum ControlOp {
         create: Box<KeyspaceCreate>,
         /// Seeds the incarnations of its groups.
         nonce: u64,
+    },
+    KeyspaceAlter {
+        alter: Box<KeyspaceAlter>,
+        /// Seeds the incarnations of the successor's groups.
+        nonce: u64,
+    },
+    /// A group tells how far it is in an alter.
+    AlterReport {
+        group: GroupId,
+        report: AlterReport,
+    },
+    /// The round of sealing has taken too long.
+    GiveUpSealing {
+        keyspace: KeyspaceId,
+        round: u64,
     },
     KeyspaceDelete {
         name: String,

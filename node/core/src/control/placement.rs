@@ -100,11 +100,8 @@ pub(super) fn keyspace(
         }
     }
     Keyspace {
-        id,
-        name: name.to_owned(),
-        policy,
-        shards,
         groups,
+        ..Keyspace::new(id, name, shards, policy)
     }
 }
 

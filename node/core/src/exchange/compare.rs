@@ -8,15 +8,17 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use meridian_causal::{VersionVector, ZoneId};
+use meridian_causal::VersionVector;
 use rand::Rng;
 
 use super::ExchangeContext;
+use super::ends;
 use super::sender::CompareView;
+use crate::catalog::GroupRecord;
 use crate::command::Op;
 use crate::error::Error;
 use crate::group::Group;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Side};
 use crate::limits::{
     COMPARE_RANGE_KEYS, COMPARE_RANGES_MAX, COMPARE_STATES_BYTES_MAX, VIEW_IDLE_MS_MAX,
 };
@@ -36,7 +38,7 @@ const ASKED_MAX: u32 = 10;
 
 /// A comparison as the receiving leader drives it.
 pub(super) struct Comparing {
-    zone: ZoneId,
+    side: Side,
     session: u64,
     phase: Phase,
     /// Ranges told and not looked at: first key, end, hash.
@@ -68,12 +70,12 @@ enum Phase {
 
 impl Group {
     /// Starts to compare with `zone`, unless a comparison is under way.
-    fn compare_start(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>) {
+    fn compare_start(&mut self, side: Side, context: &mut ExchangeContext<'_>) {
         if self.exchange.receiver.comparing.is_some() {
             return;
         }
         self.exchange.receiver.comparing = Some(Comparing {
-            zone,
+            side,
             session: context.rng.random(),
             phase: Phase::Opening,
             ranges: VecDeque::new(),
@@ -94,27 +96,27 @@ impl Group {
         };
         comparing.asked_at = context.now;
         comparing.asked = comparing.asked.saturating_add(1);
-        let (zone, session) = (comparing.zone, comparing.session);
+        let (side, session) = (comparing.side, comparing.session);
         let body = match comparing.phase.clone() {
             Phase::Opening => Exchange::CompareOpen { session },
             Phase::Hashing(from) => Exchange::CompareHashes { session, from },
             Phase::Fetching(from, to) => Exchange::CompareFetch { session, from, to },
             Phase::Beginning(_) | Phase::Ending => return,
         };
-        if let Some(node) = self.node_of(zone, context) {
-            self.say((zone, node), body, context);
+        if let Some(node) = self.node_of(side, context) {
+            self.say((side, node), body, context);
         }
     }
 
     /// An answer of the zone compared with.
     pub(super) fn compare_answered(
         &mut self,
-        zone: ZoneId,
+        side: Side,
         body: Exchange,
         context: &mut ExchangeContext<'_>,
     ) {
         if body == Exchange::MustCompare {
-            self.compare_start(zone, context);
+            self.compare_start(side, context);
             return;
         }
         let Some(comparing) = self
@@ -122,7 +124,7 @@ impl Group {
             .receiver
             .comparing
             .as_mut()
-            .filter(|comparing| comparing.zone == zone)
+            .filter(|comparing| comparing.side == side)
         else {
             return;
         };
@@ -138,7 +140,7 @@ impl Group {
                 comparing.phase = Phase::Beginning(snapshot.clone());
                 self.exchange.receiver.forget_proposed();
                 self.enqueue(Op::CompareBegin {
-                    source: zone,
+                    source: side.zone,
                     snapshot,
                 });
             }
@@ -292,15 +294,22 @@ impl Group {
             .and_then(|shard| shard.meta().compare.as_ref())
             .map(|compare| compare.source);
         let Some(comparing) = self.exchange.receiver.comparing.as_ref() else {
-            if let Some(zone) = logged {
-                self.compare_start(zone, context);
+            // The log names the zone only: any end that holds the shard is as good, as the view will be another one.
+            let side = logged.and_then(|zone| {
+                let at = |group: &&GroupRecord| group.id.zone == zone;
+                let named = ends(context.catalog, self.id).find(at);
+                let any = || ends(context.catalog, self.id).next();
+                named.or_else(any).map(|group| group.id.into())
+            });
+            if let Some(side) = side {
+                self.compare_start(side, context);
             }
             return;
         };
         if context.now.mono_ns < comparing.asked_at.after_ms(RETRY_MS) {
             return;
         }
-        let zone = comparing.zone;
+        let side = comparing.side;
         let waits_for_log = matches!(comparing.phase, Phase::Beginning(_) | Phase::Ending);
         if waits_for_log {
             // Apply may have refused it: then nothing more will come of it.
@@ -311,7 +320,7 @@ impl Group {
             self.compare_ask(context);
         } else if comparing.asked >= ASKED_MAX {
             // Another zone may be nearer to an answer; without a logged comparison any MustCompare starts a new one.
-            let next = others_in_turn(context, self, zone);
+            let next = others_in_turn(context, self, side);
             self.exchange.receiver.comparing = None;
             if logged.is_some() {
                 self.compare_start(next, context);
@@ -322,7 +331,7 @@ impl Group {
     /// A question of a zone that compares with this one.
     pub(super) fn compare_asked(
         &mut self,
-        zone: ZoneId,
+        side: Side,
         node: NodeId,
         body: Exchange,
         context: &mut ExchangeContext<'_>,
@@ -366,7 +375,7 @@ impl Group {
             | Exchange::CompareLost { .. } => return,
         };
         match answer {
-            Ok(answer) => self.say((zone, node), answer, context),
+            Ok(answer) => self.say((side, node), answer, context),
             Err(error) => context.out.notices.push(Notice::Damaged {
                 detail: error.to_string(),
             }),
@@ -429,11 +438,11 @@ impl Group {
     }
 }
 
-/// The zone after `zone` among those that hold the shard.
-fn others_in_turn(context: &ExchangeContext<'_>, group: &Group, zone: ZoneId) -> ZoneId {
-    let zones: Vec<ZoneId> = super::others(context.catalog, group.id)
-        .map(|other| other.id.zone)
+/// The end after `side` among those that hold the shard.
+fn others_in_turn(context: &ExchangeContext<'_>, group: &Group, side: Side) -> Side {
+    let sides: Vec<Side> = ends(context.catalog, group.id)
+        .map(|other| other.id.into())
         .collect();
-    let after = zones.iter().copied().find(|other| *other > zone);
-    after.or(zones.first().copied()).unwrap_or(zone)
+    let after = sides.iter().copied().find(|other| *other > side);
+    after.or(sides.first().copied()).unwrap_or(side)
 }

@@ -4,7 +4,7 @@
 
 use meridian_causal::VersionVector;
 
-use super::{ExchangeContext, others};
+use super::{ExchangeContext, ends};
 use crate::command::Op;
 use crate::group::Group;
 use crate::limits::TOMBSTONES_DROPPED_MAX;
@@ -23,6 +23,11 @@ impl Group {
             return;
         }
         self.exchange.garbage_due_ns = context.now.after_ms(ROUND_MS);
+        let own = context.catalog.keyspaces.get(&self.id.keyspace);
+        if own.is_none_or(|keyspace| keyspace.before.is_some()) {
+            // What the keyspace before it still holds may be ignorant of any tombstone here.
+            return;
+        }
         let everywhere = self.known_everywhere(context);
         if let Some(through) = self.trim_to(&everywhere, context) {
             self.enqueue(Op::Trim { through });
@@ -38,7 +43,7 @@ impl Group {
             &context.config.bounds,
             now_ms,
         );
-        let expired = match others(context.catalog, self.id).next() {
+        let expired = match ends(context.catalog, self.id).next() {
             Some(_) => Expired::Kept,
             None => Expired::MayGo,
         };
@@ -68,7 +73,7 @@ impl Group {
         let Some(received) = self.shard().map(|shard| shard.meta().received.clone()) else {
             return VersionVector::default();
         };
-        let peers = others(context.catalog, self.id).map(|group| group.incarnation);
+        let peers = ends(context.catalog, self.id).map(|group| group.incarnation);
         let exchange = &mut self.exchange;
         exchange
             .stability
@@ -82,7 +87,7 @@ impl Group {
             return VersionVector::default();
         };
         let mut everywhere = shard.meta().received.clone();
-        for group in others(context.catalog, self.id) {
+        for group in ends(context.catalog, self.id) {
             match self.exchange.known.get(&group.incarnation) {
                 Some(vector) => everywhere.meet(vector),
                 None => return VersionVector::default(),

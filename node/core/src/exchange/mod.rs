@@ -24,7 +24,7 @@ mod sender;
 
 use std::collections::BTreeMap;
 
-use meridian_causal::{Dot, Incarnation, VersionVector, ZoneId};
+use meridian_causal::{Dot, Incarnation, VersionVector};
 use meridian_storage::Engine;
 use rand::rngs::StdRng;
 
@@ -32,7 +32,7 @@ use crate::catalog::{Catalog, GroupRecord};
 use crate::command::Effect;
 use crate::config::CoreConfig;
 use crate::group::{Group, RoleChange};
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, KeyspaceId, NodeId, Side};
 use crate::message::{Exchange, PeerMessage};
 use crate::output::Outputs;
 use crate::shard::garbage::Stability;
@@ -58,7 +58,7 @@ pub(crate) struct ExchangeContext<'a> {
 
 /// A message of the exchange as it came in.
 pub(crate) struct Arrived {
-    pub(crate) from_zone: ZoneId,
+    pub(crate) from: Side,
     pub(crate) reply_to: NodeId,
     pub(crate) body: Exchange,
 }
@@ -130,14 +130,50 @@ impl Exchanging {
     }
 }
 
-/// The groups of this shard in other zones.
+/// The groups of this shard in the keyspace's other zones.
 pub(crate) fn others(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> {
-    let groups = catalog
-        .keyspaces
-        .get(&id.keyspace)
-        .into_iter()
-        .flat_map(|keyspace| &keyspace.groups);
-    groups.filter(move |group| group.id.shard == id.shard && group.id.zone != id.zone)
+    groups_of(catalog, Some(id.keyspace), id).filter(move |group| group.id.zone != id.zone)
+}
+
+/// The groups that this one exchanges with: those of the other zones, and, while the keyspace is altered, those on the other
+/// side of that. An old group hears of its successor only what that has: nobody writes there yet.
+pub(crate) fn ends(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> {
+    let own = catalog.keyspaces.get(&id.keyspace);
+    let before = own.and_then(|keyspace| keyspace.before);
+    let after = own.and_then(|keyspace| keyspace.alter.as_ref());
+    others(catalog, id)
+        .chain(groups_of(catalog, before, id))
+        .chain(groups_of(catalog, after.map(|alter| alter.successor), id))
+}
+
+/// The group of this shard at another end.
+fn peer(catalog: &Catalog, id: GroupId, side: Side) -> Option<&GroupRecord> {
+    ends(catalog, id).find(|group| Side::from(group.id) == side)
+}
+
+/// How many effects a group lacks that the groups of the keyspace before it are known to have; `None` while one of them has
+/// not said what it has.
+pub(crate) fn behind(catalog: &Catalog, group: &Group, before: KeyspaceId) -> Option<u64> {
+    let received = &group.shard()?.meta().received;
+    let mut behind = 0_u64;
+    for old in groups_of(catalog, Some(before), group.id) {
+        let has = group.exchange.known(old.incarnation)?;
+        for (incarnation, counter) in has.iter() {
+            behind = behind.saturating_add(counter.saturating_sub(received.get(incarnation)));
+        }
+    }
+    Some(behind)
+}
+
+/// A keyspace's groups of the shard of `id`.
+fn groups_of(
+    catalog: &Catalog,
+    keyspace: Option<KeyspaceId>,
+    id: GroupId,
+) -> impl Iterator<Item = &GroupRecord> {
+    let keyspace = keyspace.and_then(|keyspace| catalog.keyspaces.get(&keyspace));
+    let groups = keyspace.into_iter().flat_map(|keyspace| &keyspace.groups);
+    groups.filter(move |group| group.id.shard == id.shard)
 }
 
 impl Group {
@@ -147,10 +183,15 @@ impl Group {
             return;
         }
         let Arrived {
-            from_zone,
+            from,
             reply_to,
             body,
         } = arrived;
+        if peer(context.catalog, self.id, from).is_none() {
+            // Of a keyspace that is not this one's successor, or not any more.
+            return;
+        }
+        self.exchange.receiver.spoke(from, context.now);
         match body {
             Exchange::Subscribe {
                 received,
@@ -168,7 +209,7 @@ impl Group {
                     rewind,
                     incarnation,
                 };
-                self.subscribed(from_zone, reply_to, subscription, context);
+                self.subscribed(from, reply_to, subscription, context);
             }
             Exchange::Effects {
                 incarnation,
@@ -176,17 +217,14 @@ impl Group {
                 effects,
                 received,
             } => {
-                self.exchange
-                    .receiver
-                    .heard(from_zone, reply_to, context.now);
-                let group =
-                    others(context.catalog, self.id).find(|group| group.id.zone == from_zone);
+                self.exchange.receiver.heard(from, reply_to, context.now);
+                let group = peer(context.catalog, self.id, from);
                 // A vector without the group's own writes may be one of its former life.
                 if let Some(group) = group.filter(|group| received.get(group.incarnation) > 0) {
                     self.exchange.learn(group.incarnation, &received);
                 }
                 self.take_effects(
-                    from_zone,
+                    from,
                     receiver::Delivery {
                         incarnation,
                         first,
@@ -200,15 +238,13 @@ impl Group {
             | Exchange::CompareRanges { .. }
             | Exchange::CompareStates { .. }
             | Exchange::CompareLost { .. } => {
-                self.exchange
-                    .receiver
-                    .heard(from_zone, reply_to, context.now);
-                self.compare_answered(from_zone, body, context);
+                self.exchange.receiver.heard(from, reply_to, context.now);
+                self.compare_answered(from, body, context);
             }
             Exchange::CompareOpen { .. }
             | Exchange::CompareHashes { .. }
             | Exchange::CompareFetch { .. } => {
-                self.compare_asked(from_zone, reply_to, body, context);
+                self.compare_asked(from, reply_to, body, context);
             }
         }
     }
@@ -245,12 +281,11 @@ impl Group {
     }
 
     /// Sends `body` to a node of another zone's group.
-    fn say(&self, to: (ZoneId, NodeId), body: Exchange, context: &mut ExchangeContext<'_>) {
+    fn say(&self, to: (Side, NodeId), body: Exchange, context: &mut ExchangeContext<'_>) {
         let message = PeerMessage::Exchange {
-            keyspace: self.id.keyspace,
             shard: self.id.shard,
-            from_zone: self.id.zone,
-            to_zone: to.0,
+            from: self.id.into(),
+            to: to.0,
             reply_to: context.config.node,
             passed: false,
             body,

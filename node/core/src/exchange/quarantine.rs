@@ -38,13 +38,13 @@ impl Group {
         }
         if !contradicts(&arrived.body, meta, given) {
             if let Exchange::Subscribe { .. } | Exchange::Effects { .. } = &arrived.body {
-                self.life.hear(arrived.from_zone);
+                self.life.hear(arrived.from.zone);
             }
             return true;
         }
         let detail = format!(
             "group {}: zone {} has writes of it beyond {given}, the last it can have from this store: an old copy",
-            self.id, arrived.from_zone
+            self.id, arrived.from.zone
         );
         context.out.notices.push(Notice::Damaged { detail });
         self.life.contradicted = true;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use meridian_causal::{Incarnation, VersionVector, ZoneId};
+use meridian_causal::{Incarnation, VersionVector};
 
 use super::compare::Comparing;
-use super::{ExchangeContext, others};
+use super::{ExchangeContext, ends, groups_of, peer};
+use crate::catalog::Catalog;
 use crate::command::{Effect, Op};
 use crate::group::Group;
-use crate::ids::NodeId;
+use crate::ids::{KeyspaceId, NodeId, Side};
 use crate::message::Exchange;
 use crate::time::Now;
 
@@ -17,6 +18,9 @@ const RELAY_AFTER_MS: u64 = 700;
 
 /// A node of another zone that does not answer for this long is passed over for the next one.
 const NODE_SILENT_MS: u64 = 1_000;
+
+/// An old group that has not spoken for this long may be away: its successors do not count as filled.
+const SPOKE_MS: u64 = 2_000;
 
 /// Least time between acknowledgements to one zone, unless much has come.
 const ACKNOWLEDGE_MS: u64 = 10;
@@ -30,7 +34,7 @@ const REWIND_MS: u64 = 300;
 /// The receiver of one shard.
 #[derive(Default)]
 pub(super) struct Receiver {
-    sources: BTreeMap<ZoneId, Source>,
+    sources: BTreeMap<Side, Source>,
     /// Per incarnation, the last counter proposed in this term.
     proposed: BTreeMap<Incarnation, u64>,
     /// Since when an incarnation stands at a counter though some zone holds more.
@@ -47,6 +51,8 @@ struct Source {
     /// Which of the group's replicas is tried when none answers.
     attempt: usize,
     heard_at: Now,
+    /// When it said anything, a question too.
+    spoke_at: Option<Now>,
     said_at: Option<Now>,
     unacknowledged: usize,
     rewound_at: Option<Now>,
@@ -61,10 +67,15 @@ pub(super) struct Delivery {
 }
 
 impl Receiver {
-    pub(super) fn heard(&mut self, zone: ZoneId, node: NodeId, now: Now) {
-        let source = self.sources.entry(zone).or_default();
+    pub(super) fn heard(&mut self, side: Side, node: NodeId, now: Now) {
+        let source = self.sources.entry(side).or_default();
         source.node = Some(node);
         source.heard_at = now;
+    }
+
+    /// The end said something.
+    pub(super) fn spoke(&mut self, side: Side, now: Now) {
+        self.sources.entry(side).or_default().spoke_at = Some(now);
     }
 
     /// Apply refused merges of these incarnations: there was a gap.
@@ -88,8 +99,18 @@ impl Receiver {
 }
 
 impl Group {
+    /// Whether every group of the keyspace before this one has spoken a moment ago.
+    pub(crate) fn hears_all(&self, catalog: &Catalog, before: KeyspaceId, now: Now) -> bool {
+        let sources = &self.exchange.receiver.sources;
+        groups_of(catalog, Some(before), self.id).all(|group| {
+            let source = sources.get(&Side::from(group.id));
+            let spoke_at = source.and_then(|source| source.spoke_at);
+            spoke_at.is_some_and(|at| now.mono_ns < at.after_ms(SPOKE_MS))
+        })
+    }
+
     /// Proposes what continues the vector; asks for a rewind where something is missing (protocol rule 8).
-    pub(super) fn take_effects(&mut self, zone: ZoneId, delivery: Delivery, now: Now) {
+    pub(super) fn take_effects(&mut self, side: Side, delivery: Delivery, now: Now) {
         let Some(shard) = self.shard() else { return };
         let meta = shard.meta();
         let Delivery {
@@ -111,7 +132,7 @@ impl Group {
             .copied()
             .unwrap_or(0)
             .max(received);
-        let source = receiver.sources.entry(zone).or_default();
+        let source = receiver.sources.entry(side).or_default();
         source.unacknowledged = source.unacknowledged.saturating_add(effects.len());
         if first > have.saturating_add(1) {
             let waited = source
@@ -140,14 +161,14 @@ impl Group {
         let now = context.now;
         let all = std::mem::take(&mut self.exchange.receiver.rewind_wanted);
         let mut due = Vec::new();
-        for (zone, source) in &mut self.exchange.receiver.sources {
+        for (side, source) in &mut self.exchange.receiver.sources {
             source.rewind |= all;
             let waited = source
                 .said_at
                 .is_none_or(|at| now.mono_ns >= at.after_ms(ACKNOWLEDGE_MS));
             let much = source.unacknowledged >= ACKNOWLEDGE_EFFECTS;
             if source.rewind || (source.unacknowledged > 0 && (waited || much)) {
-                due.push(*zone);
+                due.push(*side);
             }
         }
         self.subscribe_to(&due, context);
@@ -157,14 +178,14 @@ impl Group {
     pub(super) fn subscribe_due(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
         let interval = context.config.timing.exchange_interval_ms;
-        let zones: Vec<ZoneId> = others(context.catalog, self.id)
-            .map(|group| group.id.zone)
+        let sides: Vec<Side> = ends(context.catalog, self.id)
+            .map(|group| group.id.into())
             .collect();
-        let sources = &mut self.exchange.receiver.sources;
-        let due: Vec<ZoneId> = zones
+        let known = &mut self.exchange.receiver.sources;
+        let due: Vec<Side> = sides
             .into_iter()
-            .filter(|zone| {
-                let source = sources.entry(*zone).or_default();
+            .filter(|side| {
+                let source = known.entry(*side).or_default();
                 source.unacknowledged > 0
                     || source
                         .said_at
@@ -174,20 +195,20 @@ impl Group {
         self.subscribe_to(&due, context);
     }
 
-    fn subscribe_to(&mut self, zones: &[ZoneId], context: &mut ExchangeContext<'_>) {
-        if zones.is_empty() {
+    fn subscribe_to(&mut self, sides: &[Side], context: &mut ExchangeContext<'_>) {
+        if sides.is_empty() {
             return;
         }
         let Some(shard) = self.shard() else { return };
         let (incarnation, received) = (shard.meta().incarnation, shard.meta().received.clone());
         self.exchange.learn(incarnation, &received);
         self.note_stalls(&received, context.now);
-        for zone in zones {
-            let Some(node) = self.node_of(*zone, context) else {
+        for side in sides {
+            let Some(node) = self.node_of(*side, context) else {
                 continue;
             };
-            let relay = self.relay_from(*zone, context);
-            let source = self.exchange.receiver.sources.entry(*zone).or_default();
+            let relay = self.relay_from(*side, context);
+            let source = self.exchange.receiver.sources.entry(*side).or_default();
             let rewind = std::mem::take(&mut source.rewind);
             source.rewound_at = if rewind {
                 Some(context.now)
@@ -204,18 +225,14 @@ impl Group {
                 rewind,
                 incarnation,
             };
-            self.say((*zone, node), body, context);
+            self.say((*side, node), body, context);
         }
     }
 
     /// The node of a zone's group to speak to: the one that spoke last, or the group's replicas in turn.
-    pub(super) fn node_of(
-        &mut self,
-        zone: ZoneId,
-        context: &ExchangeContext<'_>,
-    ) -> Option<NodeId> {
-        let group = others(context.catalog, self.id).find(|group| group.id.zone == zone)?;
-        let source = self.exchange.receiver.sources.entry(zone).or_default();
+    pub(super) fn node_of(&mut self, side: Side, context: &ExchangeContext<'_>) -> Option<NodeId> {
+        let group = peer(context.catalog, self.id, side)?;
+        let source = self.exchange.receiver.sources.entry(side).or_default();
         if context.now.mono_ns < source.heard_at.after_ms(NODE_SILENT_MS)
             && let Some(node) = source.node
         {
@@ -251,9 +268,8 @@ impl Group {
     }
 
     /// What to ask of a zone beside its own effects.
-    fn relay_from(&self, zone: ZoneId, context: &ExchangeContext<'_>) -> Vec<Incarnation> {
-        let Some(group) = others(context.catalog, self.id).find(|group| group.id.zone == zone)
-        else {
+    fn relay_from(&self, side: Side, context: &ExchangeContext<'_>) -> Vec<Incarnation> {
+        let Some(group) = peer(context.catalog, self.id, side) else {
             return Vec::new();
         };
         let Some(theirs) = self.exchange.known.get(&group.incarnation) else {

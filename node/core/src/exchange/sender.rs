@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use meridian_causal::{Incarnation, VersionVector, ZoneId};
+use meridian_causal::{Incarnation, VersionVector};
 use meridian_storage::View;
 
-use super::{ExchangeContext, others};
+use super::{ExchangeContext, peer};
 use crate::command::Effect;
 use crate::group::Group;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Side};
 use crate::limits::{EXCHANGE_BATCH_BYTES_MAX, EXCHANGE_WINDOW_BYTES};
 use crate::message::Exchange;
 use crate::shard::outbox;
@@ -26,7 +26,7 @@ const MUST_COMPARE_MS: u64 = 1_000;
 /// The sender of one shard.
 #[derive(Default)]
 pub(super) struct Sender {
-    links: BTreeMap<ZoneId, Link>,
+    links: BTreeMap<Side, Link>,
     /// Views held open for zones that compare, by session.
     pub(super) views: BTreeMap<u64, CompareView>,
 }
@@ -128,12 +128,12 @@ impl Group {
     /// A zone subscribed, acknowledged or rewound.
     pub(super) fn subscribed(
         &mut self,
-        zone: ZoneId,
+        side: Side,
         node: NodeId,
         subscription: Subscription,
         context: &mut ExchangeContext<'_>,
     ) {
-        let group = others(context.catalog, self.id).find(|group| group.id.zone == zone);
+        let group = peer(context.catalog, self.id, side);
         if group.is_none_or(|group| group.incarnation != subscription.incarnation) {
             // Of a group this catalog does not know (yet, or any more): its vector must not count.
             return;
@@ -143,7 +143,7 @@ impl Group {
         let now = context.now;
         let links = &mut self.exchange.sender.links;
         let link = links
-            .entry(zone)
+            .entry(side)
             .or_insert_with(|| Link::new(node, subscription.incarnation, now));
         if link.incarnation != subscription.incarnation {
             *link = Link::new(node, subscription.incarnation, now);
@@ -156,23 +156,23 @@ impl Group {
         link.heard_at = now;
         link.relay = subscription.relay;
         link.acknowledge(&subscription.received, now);
-        self.pump(zone, context);
+        self.pump(side, context);
     }
 
     /// Sends what is new to every subscriber.
     pub(super) fn pump_all(&mut self, context: &mut ExchangeContext<'_>) {
-        let zones: Vec<ZoneId> = self.exchange.sender.links.keys().copied().collect();
-        for zone in zones {
-            self.pump(zone, context);
+        let sides: Vec<Side> = self.exchange.sender.links.keys().copied().collect();
+        for side in sides {
+            self.pump(side, context);
         }
     }
 
-    fn pump(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>) {
-        let Some(link) = self.exchange.sender.links.get(&zone) else {
+    fn pump(&mut self, side: Side, context: &mut ExchangeContext<'_>) {
+        let Some(link) = self.exchange.sender.links.get(&side) else {
             return;
         };
         if !link.live(context.now) {
-            self.exchange.sender.links.remove(&zone);
+            self.exchange.sender.links.remove(&side);
             return;
         }
         let Some(own) = self.shard().map(|shard| shard.meta().incarnation) else {
@@ -189,19 +189,19 @@ impl Group {
                 .filter(|incarnation| *incarnation != own),
         );
         for incarnation in incarnations {
-            self.pump_incarnation(zone, incarnation, context);
+            self.pump_incarnation(side, incarnation, context);
         }
     }
 
     /// Sends effects of one incarnation as far as the window allows.
     fn pump_incarnation(
         &mut self,
-        zone: ZoneId,
+        side: Side,
         incarnation: Incarnation,
         context: &mut ExchangeContext<'_>,
     ) {
         loop {
-            let (Some(shard), Some(link)) = (self.shard(), self.exchange.sender.links.get(&zone))
+            let (Some(shard), Some(link)) = (self.shard(), self.exchange.sender.links.get(&side))
             else {
                 return;
             };
@@ -211,7 +211,7 @@ impl Group {
                 return;
             }
             if after < meta.outbox_floor.get(incarnation) {
-                self.say_must_compare(zone, context);
+                self.say_must_compare(side, context);
                 return;
             }
             let room = EXCHANGE_WINDOW_BYTES
@@ -232,13 +232,13 @@ impl Group {
             if effects.is_empty() {
                 return;
             }
-            self.send_effects(zone, (incarnation, after), effects, context);
+            self.send_effects(side, (incarnation, after), effects, context);
         }
     }
 
     fn send_effects(
         &mut self,
-        zone: ZoneId,
+        side: Side,
         (incarnation, after): (Incarnation, u64),
         effects: Vec<Effect>,
         context: &mut ExchangeContext<'_>,
@@ -246,7 +246,7 @@ impl Group {
         let Some(received) = self.shard().map(|shard| shard.meta().received.clone()) else {
             return;
         };
-        let Some(link) = self.exchange.sender.links.get_mut(&zone) else {
+        let Some(link) = self.exchange.sender.links.get_mut(&side) else {
             return;
         };
         let last = after.saturating_add(u64::try_from(effects.len()).unwrap_or(u64::MAX));
@@ -258,7 +258,7 @@ impl Group {
             bytes,
         });
         link.flight_bytes = link.flight_bytes.saturating_add(bytes);
-        let to = (zone, link.node);
+        let to = (side, link.node);
         self.offered(incarnation, last);
         let body = Exchange::Effects {
             incarnation,
@@ -269,8 +269,8 @@ impl Group {
         self.say(to, body, context);
     }
 
-    fn say_must_compare(&mut self, zone: ZoneId, context: &mut ExchangeContext<'_>) {
-        let Some(link) = self.exchange.sender.links.get_mut(&zone) else {
+    fn say_must_compare(&mut self, side: Side, context: &mut ExchangeContext<'_>) {
+        let Some(link) = self.exchange.sender.links.get_mut(&side) else {
             return;
         };
         let said = link.compare_said_at;
@@ -278,7 +278,7 @@ impl Group {
             return;
         }
         link.compare_said_at = Some(context.now);
-        let to = (zone, link.node);
+        let to = (side, link.node);
         self.say(to, Exchange::MustCompare, context);
     }
 
@@ -286,15 +286,15 @@ impl Group {
     pub(super) fn resend_due(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
         let mut due = Vec::new();
-        for (zone, link) in &mut self.exchange.sender.links {
+        for (side, link) in &mut self.exchange.sender.links {
             if !link.flight.is_empty() && now.mono_ns >= link.progress_at.after_ms(RESEND_MS) {
                 link.rewind();
                 link.progress_at = now;
-                due.push(*zone);
+                due.push(*side);
             }
         }
-        for zone in due {
-            self.pump(zone, context);
+        for side in due {
+            self.pump(side, context);
         }
     }
 }

@@ -471,7 +471,9 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
             | Op::LeaseEnd { .. }
             | Op::LeasedWrite { .. }
             | Op::LeaseGone { .. }
-            | Op::Expire { .. } => continue,
+            | Op::Expire { .. }
+            | Op::Seal { .. }
+            | Op::Unseal { .. } => continue,
         };
         out.observations.push(Observation::Stage { id, stage });
     }
@@ -493,6 +495,8 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::TakeIncarnation { .. }
         | Op::LeaseGone { .. }
         | Op::Expire { .. }
+        | Op::Seal { .. }
+        | Op::Unseal { .. }
         | Op::Forget { .. } => None,
         Op::Transact(op) => Some(op.waiter),
         Op::Prepare(op) => Some(op.waiter),

@@ -121,6 +121,11 @@ impl Life {
 }
 
 impl Group {
+    /// Its keyspace is altered, and it serves no more.
+    pub(crate) fn sealed(&self) -> bool {
+        self.shard().is_some_and(|shard| shard.meta().is_sealed())
+    }
+
     /// The store is an old copy, as far as is known: no client writes, no part in the exchange.
     pub(crate) fn quarantined(&self) -> bool {
         let logged = self

@@ -34,6 +34,7 @@ use install::Install;
 use leases::Leases;
 use life::Life;
 
+use crate::alter::Told;
 use crate::command::{Op, Waiter, WriteOp, WriteOutcome};
 use crate::config::CoreConfig;
 use crate::control::{Control, ControlCommand};
@@ -88,6 +89,7 @@ pub(crate) struct Group {
     pub(crate) exchange: Exchanging,
     pub(crate) life: Life,
     pub(crate) leases: Leases,
+    pub(crate) told: Told,
     raft: RawNode<GroupLog>,
     /// Operations that the next turn proposes.
     queue: Vec<Op>,
@@ -180,6 +182,7 @@ impl Group {
             exchange: Exchanging::default(),
             life,
             leases: Leases::default(),
+            told: Told::default(),
             raft,
             queue: Vec::new(),
             control_queue: Vec::new(),

@@ -9,11 +9,10 @@ use crate::ids::GroupId;
 use crate::record::{self, Header};
 use crate::shard::ShardMeta;
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
-/// The format before: it ends where this one's last fields, numbers that began at zero, follow.
-const FORMAT_BEFORE: u8 = 2;
-const ADDED_FIELDS: usize = 3;
+/// The formats before, with how many of this one's last fields each lacks: numbers and flags that began at zero.
+const FORMATS_BEFORE: [(u8, usize); 2] = [(2, 4), (3, 1)];
 
 /// `[ShardMeta][keyspace][shard][zone u16 BE][epoch u32 BE]` to a [`ShardMeta`].
 pub struct ShardMetaKey;
@@ -39,10 +38,13 @@ impl ShardMetaKey {
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<ShardMeta, Error> {
-        if record.first() == Some(&FORMAT_BEFORE) {
-            let (_, body) = record::open(record, FORMAT_BEFORE).map_err(at(stored))?;
+        let before = FORMATS_BEFORE
+            .iter()
+            .find(|(format, _)| record.first() == Some(format));
+        if let Some((format, lacks)) = before {
+            let (_, body) = record::open(record, *format).map_err(at(stored))?;
             let mut grown = body.to_vec();
-            grown.resize(body.len() + ADDED_FIELDS, 0);
+            grown.resize(body.len() + lacks, 0);
             return record::decode_body(&grown).map_err(at(stored));
         }
         record::decode(record, FORMAT)

@@ -91,6 +91,9 @@ impl Core {
         if group.quarantined() {
             return Err(Error::Quarantined);
         }
+        if group.sealed() {
+            return Err(Error::KeyspaceMoving);
+        }
         if group.leases.len() >= LEASES_MAX {
             let what = "the list of leases".to_owned();
             return Err(Error::Overloaded { what });
@@ -249,6 +252,9 @@ impl Core {
             (LeaseOutcome::Granted(_) | LeaseOutcome::Held, _) => self.not_granted(waiter, out),
             (LeaseOutcome::Ended, _) => {
                 Self::answer(waiter.origin, Ok(Response::LeaseEnded), out);
+            }
+            (LeaseOutcome::Moving, _) => {
+                Self::answer(waiter.origin, Err(Error::KeyspaceMoving), out);
             }
             (LeaseOutcome::NotHeld, _) => {
                 Self::answer(waiter.origin, Err(Error::LeaseLost), out);

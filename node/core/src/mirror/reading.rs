@@ -179,6 +179,8 @@ impl Core {
             }
             Request::KeyspaceCreate(_)
             | Request::KeyspaceDelete { .. }
+            | Request::KeyspaceAlter(_)
+            | Request::AlterReport { .. }
             | Request::Lag { .. }
             | Request::Groups
             | Request::Reincarnate { .. }

@@ -59,7 +59,7 @@ impl Step<'_, '_, '_> {
     /// Expires versions of `keys` that are past their time at the time of the entry.
     pub(super) fn expire(&mut self, keys: &[(Bytes, Vec<Dot>)]) -> Result<(), Error> {
         for (key, dots) in keys {
-            if !self.is_locked(key) {
+            if !self.is_locked(key) && !self.meta.is_sealed() {
                 self.expire_key(key, dots)?;
             }
         }

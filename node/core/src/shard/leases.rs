@@ -39,6 +39,7 @@ impl Step<'_, '_, '_> {
     /// Grants a lease that is free; tells its owner of the one it has.
     pub(super) fn lease_acquire(&mut self, op: &AcquireOp) -> Result<(), Error> {
         let outcome = match load(self.work, self.place, &op.name)? {
+            _ if self.meta.is_sealed() => LeaseOutcome::Moving,
             Some(held) if held.owner == op.owner => LeaseOutcome::Granted(holding(op, &held)),
             Some(_) => LeaseOutcome::Held,
             None => LeaseOutcome::Granted(self.grant(op)),
@@ -70,7 +71,8 @@ impl Step<'_, '_, '_> {
         waiter: Option<Waiter>,
     ) -> Result<(), Error> {
         let mut outcome = LeaseOutcome::NotHeld;
-        for lease in leases {
+        let ending = if self.meta.is_sealed() { &[] } else { leases };
+        for lease in ending {
             if stands(self.work, self.place, lease)? {
                 self.work.delete(LeaseKey::encode(self.place, &lease.name));
                 self.lease_changed(LeaseChange::Gone(lease.clone()));
@@ -86,7 +88,7 @@ impl Step<'_, '_, '_> {
 
     /// A lease of another shard has ended; or one of this shard, which had more keys than one entry may make vanish.
     pub(super) fn lease_gone(&mut self, lease: &LeaseRef) -> Result<(), Error> {
-        if stands(self.work, self.place, lease)? {
+        if self.meta.is_sealed() || stands(self.work, self.place, lease)? {
             // Of this shard, and it stands: no leader says so. A name of another shard is not found here.
             return Ok(());
         }
@@ -101,7 +103,10 @@ impl Step<'_, '_, '_> {
         op: &WriteOp,
     ) -> Result<(), Error> {
         let known = self.remembered(op.op_id, &op.key)?;
-        let refused = known.is_none() && home && !stands(self.work, self.place, lease)?;
+        let refused = known.is_none()
+            && home
+            && !self.meta.is_sealed()
+            && !stands(self.work, self.place, lease)?;
         if refused {
             let outcome = WriteOutcome::LeaseNotFound;
             self.applied.outcomes.push((op.waiter, op.op_id, outcome));
@@ -166,7 +171,7 @@ impl Step<'_, '_, '_> {
     }
 
     /// Replaces what one write of this zone left of a key, and nothing else, by a tombstone.
-    fn delete_version(&mut self, key: &Bytes, op_id: OpId) -> Result<(), Error> {
+    pub(super) fn delete_version(&mut self, key: &Bytes, op_id: OpId) -> Result<(), Error> {
         let held = self.hold(key)?;
         let replaced = self.left_by(op_id, &held.set);
         if replaced.is_empty() {

@@ -61,6 +61,8 @@ pub struct ShardMeta {
     pub changes_floor: u64,
     /// The last fencing token handed out here.
     pub fencing: u64,
+    /// The keyspace is altered, and this shard takes no more writes of clients (`shard::seal`): the round of sealing, else 0.
+    pub sealed: u64,
 }
 
 /// Bytes of effects of one incarnation, since the group was founded.
@@ -114,6 +116,7 @@ impl ShardMeta {
             changes: 0,
             changes_floor: 0,
             fencing: 0,
+            sealed: 0,
         }
     }
 

@@ -14,7 +14,7 @@
 //!
 //! After an error the workspace holds half an entry and must not be written.
 //!
-//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), `changes` (what watchers see), then the files named after tables.
+//! Read `write` (a client's write), `merge` (another zone's), `join` (a comparison), `incarnation` (a new actor), `seal` (the end), `changes` (what watchers see), then the files named after tables.
 
 pub mod compare;
 pub mod expiry;
@@ -30,6 +30,7 @@ mod join;
 mod locks;
 mod merge;
 mod meta;
+mod seal;
 mod step;
 mod transact;
 mod write;
@@ -241,6 +242,11 @@ impl Step<'_, '_, '_> {
             Op::LeasedWrite { lease, home, write } => self.leased_write((lease, *home), write),
             Op::LeaseGone { lease } => self.lease_gone(lease),
             Op::Expire { keys } => self.expire(keys),
+            Op::Seal { round } => self.seal(*round),
+            Op::Unseal { revision } => {
+                self.unseal(*revision);
+                Ok(())
+            }
         }
     }
 }

@@ -320,6 +320,9 @@ impl Step<'_, '_, '_> {
     /// Whether the comparisons of a part hold; an error when it meets a prepared transaction, or when it must hold
     /// (`refuse`) and does not.
     fn checked(&self, part: &Part, refuse: bool) -> Result<Result<bool, Error>, Error> {
+        if self.meta.is_sealed() {
+            return Ok(Err(Error::KeyspaceMoving));
+        }
         if self.locks.against(part).is_some() {
             return Ok(Err(conflict("a key is part of a prepared transaction")));
         }

@@ -13,6 +13,7 @@ impl Step<'_, '_, '_> {
     pub(super) fn write(&mut self, op: &WriteOp) -> Result<(), Error> {
         let outcome = match self.remembered(op.op_id, &op.key)? {
             Some(outcome) => outcome,
+            None if self.meta.is_sealed() => WriteOutcome::Moving,
             None if self.locks.holder_of(&op.key).is_some() => WriteOutcome::Locked,
             None => self.write_once(op)?,
         };

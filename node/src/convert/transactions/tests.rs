@@ -11,13 +11,7 @@ use super::*;
 const OP_ID: OpId = OpId { stamp_ms: 5, id: 6 };
 
 fn catalog() -> Catalog {
-    let keyspace = Keyspace {
-        id: KeyspaceId(1),
-        name: "default".into(),
-        policy: Policy::default(),
-        shards: 4,
-        groups: Vec::new(),
-    };
+    let keyspace = Keyspace::new(KeyspaceId(1), "default", 4, Policy::default());
     Catalog {
         revision: 1,
         keyspaces: [(KeyspaceId(1), keyspace)].into(),

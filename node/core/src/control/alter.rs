@@ -1,0 +1,347 @@
+//! Altering a keyspace: what each step does to the catalog.
+//!
+//! An alter that leaves the groups where they are changes the policy and is done. One that moves them makes a successor
+//! ([`Alter`]) and goes through three stages, each begun when every group has reported the one before: *filling*, the
+//! successor's groups take over what there is while the old ones serve; *sealing*, the old groups make their last writes
+//! and the successor's take over the rest; then the name moves. Until it has, the alter may be cancelled, and sealing that
+//! takes too long goes back to filling: the old groups serve on.
+//!
+//! Invariant: a name moves only when every group of the successor holds everything the old groups ever wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::placement;
+use crate::catalog::{Alter, AlterReport, Catalog, Keyspace, Policy};
+use crate::error::Error;
+use crate::ids::{GroupId, KeyspaceId};
+use crate::limits::KEYSPACES_MAX;
+use crate::request::{KeyspaceAlter, Response};
+
+/// Begins an alter, does it at once, or gives one up.
+pub(super) fn alter(
+    catalog: &mut Catalog,
+    asked: KeyspaceAlter,
+    nonce: u64,
+) -> Result<Response, Error> {
+    let Some(old) = catalog.keyspace_named(&asked.name).cloned() else {
+        return Err(Error::KeyspaceNotFound);
+    };
+    let Some(change) = asked.change else {
+        return cancel(catalog, &old);
+    };
+    if old.alter.is_some() {
+        return Err(refused("an alter is under way: wait for it or cancel it"));
+    }
+    let policy = change.apply(&old.policy, catalog, asked.near)?;
+    if policy.same_walls(&old.policy) {
+        if let Some(keyspace) = catalog.keyspaces.get_mut(&old.id) {
+            keyspace.policy = policy;
+        }
+        return Ok(altered(old.id, None));
+    }
+    let successor = succeed(catalog, &old, policy, nonce)?;
+    Ok(altered(old.id, Some(successor)))
+}
+
+const fn altered(keyspace: KeyspaceId, successor: Option<KeyspaceId>) -> Response {
+    Response::KeyspaceAltered {
+        keyspace,
+        successor,
+    }
+}
+
+/// Places the keyspace that is to take over.
+fn succeed(
+    catalog: &mut Catalog,
+    old: &Keyspace,
+    policy: Policy,
+    nonce: u64,
+) -> Result<KeyspaceId, Error> {
+    if catalog.keyspaces.len() >= KEYSPACES_MAX {
+        return Err(refused(format!("{KEYSPACES_MAX} keyspaces exist already")));
+    }
+    let id = catalog.next_keyspace;
+    catalog.next_keyspace = KeyspaceId(id.0.saturating_add(1));
+    let mut keyspace = placement::keyspace(catalog, id, "", (old.shards, policy), nonce);
+    // Fencing tokens compare by the epoch first: those of the successor are greater than any before.
+    let epochs = old.groups.iter().map(|group| group.id.epoch);
+    let epoch = epochs.max().unwrap_or(0).saturating_add(1);
+    for group in &mut keyspace.groups {
+        group.id.epoch = epoch;
+    }
+    keyspace.lineage = old.lineage;
+    keyspace.before = Some(old.id);
+    catalog.keyspaces.insert(id, keyspace);
+    if let Some(old) = catalog.keyspaces.get_mut(&old.id) {
+        old.alter = Some(Alter {
+            successor: id,
+            filled: BTreeSet::new(),
+            sealing: 0,
+            finals: BTreeMap::new(),
+            ready: BTreeSet::new(),
+        });
+    }
+    Ok(id)
+}
+
+fn cancel(catalog: &mut Catalog, old: &Keyspace) -> Result<Response, Error> {
+    match &old.alter {
+        None => return Err(refused("no alter is under way")),
+        Some(alter) => catalog.keyspaces.remove(&alter.successor),
+    };
+    if let Some(keyspace) = catalog.keyspaces.get_mut(&old.id) {
+        keyspace.alter = None;
+    }
+    Ok(altered(old.id, None))
+}
+
+/// A group tells how far it is.
+pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport) {
+    let Some(own) = catalog.keyspaces.get(&group.keyspace) else {
+        return;
+    };
+    if !own.groups.iter().any(|record| record.id == group) {
+        return;
+    }
+    let groups = own.groups.len();
+    let old = match report {
+        AlterReport::Final { .. } => Some(own.id),
+        AlterReport::Filled | AlterReport::Ready { .. } => own.before,
+    };
+    let next_revision = catalog.revision.saturating_add(1);
+    let old = old.and_then(|old| catalog.keyspaces.get_mut(&old));
+    let Some((old, alter)) = old.and_then(|old| Some((old.id, old.alter.as_mut()?))) else {
+        return;
+    };
+    match report {
+        AlterReport::Filled => {
+            alter.filled.insert(group);
+            if alter.filled.len() >= groups && alter.sealing == 0 {
+                alter.sealing = next_revision;
+            }
+        }
+        AlterReport::Final { round, received } if alter.sealing == round => {
+            alter.finals.insert(group, received);
+        }
+        AlterReport::Ready { round } if alter.sealing == round => {
+            alter.ready.insert(group);
+            if alter.ready.len() >= groups {
+                move_name(catalog, old);
+            }
+        }
+        AlterReport::Final { .. } | AlterReport::Ready { .. } => {}
+    }
+}
+
+/// Sealing has taken too long, perhaps since a zone was lost meanwhile: the old groups serve on, and the successor's fill up
+/// again.
+pub(super) fn give_up_sealing(catalog: &mut Catalog, old: KeyspaceId, round: u64) {
+    let alter = catalog.keyspaces.get_mut(&old);
+    let alter = alter.and_then(|keyspace| keyspace.alter.as_mut());
+    if let Some(alter) = alter.filter(|alter| alter.sealing == round) {
+        *alter = Alter {
+            successor: alter.successor,
+            filled: BTreeSet::new(),
+            sealing: 0,
+            finals: BTreeMap::new(),
+            ready: BTreeSet::new(),
+        };
+    }
+}
+
+/// The successor opens. Of the old keyspace stays that it has moved, for requests on their way to it; of one that moved
+/// earlier, nothing.
+fn move_name(catalog: &mut Catalog, old: KeyspaceId) {
+    let Some(keyspace) = catalog.keyspaces.get_mut(&old) else {
+        return;
+    };
+    let Some(alter) = keyspace.alter.take() else {
+        return;
+    };
+    let name = std::mem::take(&mut keyspace.name);
+    let lineage = keyspace.lineage;
+    keyspace.groups.clear();
+    keyspace.moved = true;
+    if let Some(successor) = catalog.keyspaces.get_mut(&alter.successor) {
+        successor.name = name;
+        successor.before = None;
+    }
+    catalog
+        .keyspaces
+        .retain(|id, keyspace| !(keyspace.moved && keyspace.lineage == lineage && *id != old));
+}
+
+fn refused(message: impl Into<String>) -> Error {
+    Error::InvalidArgument {
+        message: message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meridian_causal::{Incarnation, VersionVector, ZoneId};
+
+    use super::*;
+    use crate::catalog::{Mode, PolicyChange};
+    use crate::config::{ClusterSeed, NodeSeed, ZoneSeed};
+    use crate::ids::NodeId;
+
+    fn catalog() -> Catalog {
+        let zones = (1..=3).map(|id| ZoneSeed {
+            id: ZoneId(id),
+            name: format!("z{id}"),
+        });
+        let nodes = (1..=3).map(|id| NodeSeed {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: ZoneId(u16::try_from(id).unwrap()),
+            addr: String::new(),
+            peer_addr: String::new(),
+        });
+        let seed = ClusterSeed {
+            cluster: "test".to_owned(),
+            zones: zones.collect(),
+            nodes: nodes.collect(),
+        };
+        placement::found(&seed, (2, Policy::default()), 7, [0; 32], 9).unwrap()
+    }
+
+    fn change(mode: Mode) -> KeyspaceAlter {
+        KeyspaceAlter {
+            name: "default".to_owned(),
+            change: Some(PolicyChange {
+                mode: Some(mode),
+                ..PolicyChange::default()
+            }),
+            near: ZoneId(1),
+        }
+    }
+
+    fn groups(catalog: &Catalog, id: KeyspaceId) -> Vec<(GroupId, Incarnation)> {
+        let groups = catalog.keyspaces[&id].groups.iter();
+        groups.map(|group| (group.id, group.incarnation)).collect()
+    }
+
+    fn round(catalog: &Catalog, old: KeyspaceId) -> u64 {
+        catalog.keyspaces[&old].alter.as_ref().unwrap().sealing
+    }
+
+    fn last_write(round: u64, incarnation: Incarnation) -> AlterReport {
+        let mut received = VersionVector::new();
+        received.advance(incarnation, 5);
+        AlterReport::Final { round, received }
+    }
+
+    /// Everything that groups report, in order; stops before the last report of the last stage.
+    fn all_but_the_last_report(catalog: &mut Catalog, old: KeyspaceId, new: KeyspaceId) -> GroupId {
+        let after = groups(catalog, new);
+        for (group, _) in &after {
+            report(catalog, *group, AlterReport::Filled);
+        }
+        let round = round(catalog, old);
+        for (group, incarnation) in groups(catalog, old) {
+            report(catalog, group, last_write(round, incarnation));
+        }
+        let (last, rest) = after.split_last().unwrap();
+        for (group, _) in rest {
+            report(catalog, *group, AlterReport::Ready { round });
+        }
+        last.0
+    }
+
+    #[test]
+    fn the_name_moves_when_the_last_group_is_ready_and_tokens_stay_good() {
+        let mut catalog = catalog();
+        let old = KeyspaceId::DEFAULT;
+        let begun = alter(&mut catalog, change(Mode::Sync), 1).unwrap();
+        let Response::KeyspaceAltered {
+            successor: Some(new),
+            ..
+        } = begun
+        else {
+            panic!("a successor is made");
+        };
+        assert_eq!(catalog.keyspace_named("default").unwrap().id, old);
+        let last = all_but_the_last_report(&mut catalog, old, new);
+        assert_eq!(catalog.keyspace_named("default").unwrap().id, old);
+        let round = round(&catalog, old);
+        report(&mut catalog, last, AlterReport::Ready { round });
+        let opened = catalog.keyspace_named("default").unwrap();
+        assert_eq!((opened.id, opened.lineage), (new, old));
+        assert_eq!(opened.policy.mode, Mode::Sync);
+        assert!(opened.groups.iter().all(|group| group.id.epoch == 1));
+        assert!(catalog.keyspaces[&old].moved);
+    }
+
+    #[test]
+    fn reports_of_another_round_count_for_nothing() {
+        let mut catalog = catalog();
+        let (old, new) = (KeyspaceId::DEFAULT, KeyspaceId(2));
+        alter(&mut catalog, change(Mode::Sync), 1).unwrap();
+        let last = all_but_the_last_report(&mut catalog, old, new);
+        let given_up = round(&catalog, old);
+        catalog.revision = 77;
+        give_up_sealing(&mut catalog, old, given_up);
+        report(&mut catalog, last, AlterReport::Ready { round: given_up });
+        assert!(catalog.keyspace_named("default").unwrap().id == old);
+        for (group, _) in groups(&catalog, new) {
+            report(&mut catalog, group, AlterReport::Filled);
+        }
+        assert_ne!(round(&catalog, old), given_up);
+        for (group, incarnation) in groups(&catalog, old) {
+            report(&mut catalog, group, last_write(given_up, incarnation));
+        }
+        for (group, _) in groups(&catalog, new) {
+            report(&mut catalog, group, AlterReport::Ready { round: given_up });
+        }
+        let alter = catalog.keyspaces[&old].alter.clone().unwrap();
+        assert!(alter.ready.is_empty() && alter.finals.is_empty());
+    }
+
+    #[test]
+    fn an_alter_is_cancelled_until_the_name_has_moved() {
+        let mut catalog = catalog();
+        let cancel = || KeyspaceAlter {
+            change: None,
+            ..change(Mode::Sync)
+        };
+        assert!(
+            alter(&mut catalog, cancel(), 1).is_err(),
+            "nothing to cancel"
+        );
+        alter(&mut catalog, change(Mode::Sync), 1).unwrap();
+        assert!(
+            alter(&mut catalog, change(Mode::Sync), 1).is_err(),
+            "one at a time"
+        );
+        alter(&mut catalog, cancel(), 1).unwrap();
+        assert_eq!(catalog.keyspaces.len(), 1);
+        alter(&mut catalog, change(Mode::Sync), 1).unwrap();
+        let last = all_but_the_last_report(&mut catalog, KeyspaceId::DEFAULT, KeyspaceId(3));
+        let late = round(&catalog, KeyspaceId::DEFAULT);
+        alter(&mut catalog, cancel(), 1).unwrap();
+        report(&mut catalog, last, AlterReport::Ready { round: late });
+        let keyspace = catalog.keyspace_named("default").unwrap();
+        assert_eq!(
+            (keyspace.id, keyspace.policy.mode),
+            (KeyspaceId::DEFAULT, Mode::Async)
+        );
+    }
+
+    #[test]
+    fn a_change_that_moves_no_group_is_done_at_once() {
+        let mut catalog = catalog();
+        let bound = KeyspaceAlter {
+            change: Some(PolicyChange {
+                max_lag_ms: Some(Some(5_000)),
+                ..PolicyChange::default()
+            }),
+            ..change(Mode::Async)
+        };
+        alter(&mut catalog, bound, 1).unwrap();
+        let keyspace = catalog.keyspace_named("default").unwrap();
+        assert_eq!(keyspace.policy.max_lag_ms, Some(5_000));
+        assert_eq!(keyspace.policy.epoch, 1);
+        assert!(keyspace.alter.is_none());
+    }
+}
