@@ -57,6 +57,9 @@ enum Command {
     #[cfg(feature = "local")]
     #[command(hide = true)]
     Contend(meridian_chaos::local::locks::ContendArgs),
+    /// Measure what each mode of a keyspace promises, with slow links and a zone cut off and lost.
+    #[cfg(feature = "local")]
+    Modes(meridian_chaos::local::modes::ModesArgs),
     /// Show changes to a watcher while leaders are killed.
     #[cfg(feature = "local")]
     Watch(meridian_chaos::local::watch::WatchArgs),
@@ -211,6 +214,8 @@ fn main() -> ExitCode {
         Command::Locks(args) => return meridian_chaos::local::locks::main(&args),
         #[cfg(feature = "local")]
         Command::Contend(args) => return meridian_chaos::local::locks::contend(&args),
+        #[cfg(feature = "local")]
+        Command::Modes(args) => return meridian_chaos::local::modes::main(&args),
         #[cfg(feature = "local")]
         Command::Watch(args) => return meridian_chaos::local::watch::main(&args),
         Command::Check(check) => return check_file(&check.file, check.workload),

@@ -179,7 +179,7 @@ impl Error {
     }
 
     /// From the status of a unary call; the facts are in its details.
-    pub(crate) fn from_status(status: &Status) -> Self {
+    pub fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
         let Some(info) = details.error_info() else {

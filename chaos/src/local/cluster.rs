@@ -40,6 +40,7 @@ pub struct Cluster {
     program: PathBuf,
     folder: PathBuf,
     core_threads: u32,
+    faults: bool,
     processes: BTreeMap<String, Process>,
 }
 
@@ -53,6 +54,7 @@ impl Cluster {
             program: find_program(setting.program.as_deref())?,
             folder: setting.folder.clone(),
             core_threads: setting.core_threads,
+            faults: false,
             processes: BTreeMap::new(),
         };
         std::fs::write(cluster.cluster_file(), plan.cluster_file())
@@ -61,6 +63,13 @@ impl Cluster {
             std::fs::create_dir_all(cluster.data(&node.name)).map_err(|error| error.to_string())?;
         }
         Ok(cluster)
+    }
+
+    /// Starts nodes so that their links may be disturbed.
+    #[must_use]
+    pub const fn allow_faults(mut self) -> Self {
+        self.faults = true;
+        self
     }
 
     fn cluster_file(&self) -> PathBuf {
@@ -80,6 +89,7 @@ impl Cluster {
             output: self.folder.join(format!("{name}.out")),
             log: self.log(name),
             core_threads: self.core_threads,
+            faults: self.faults,
         }
     }
 

@@ -10,6 +10,8 @@
 //! `bank` and `watch` are other experiments on the same processes: transactions that move money while nodes are killed, and the
 //! exact sequence shown to a watcher.
 //!
+//! `modes` measures what each mode of a keyspace promises, with slow links and a zone cut off and lost.
+//!
 //! Read `ledger` (the promise), `workload` (the writers), `run` (the order of events), `lossy` (the disk).
 
 mod args;
@@ -19,6 +21,7 @@ pub mod ends;
 pub mod ledger;
 pub mod locks;
 pub mod lossy;
+pub mod modes;
 pub mod plan;
 pub mod process;
 mod run;

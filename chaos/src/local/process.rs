@@ -29,6 +29,8 @@ pub struct Places {
     pub log: PathBuf,
     /// Core threads of the node.
     pub core_threads: u32,
+    /// Links may be disturbed.
+    pub faults: bool,
 }
 
 /// A process.
@@ -51,6 +53,7 @@ impl Process {
             .arg("--data")
             .arg(&places.data)
             .args(["--core-threads", &places.core_threads.to_string()])
+            .args(places.faults.then_some("--allow-fault-injection"))
             .stdin(Stdio::null())
             .stdout(File::create(&places.output)?)
             .stderr(log)

@@ -1,0 +1,426 @@
+//! What is measured, in order.
+
+use std::time::{Duration, Instant};
+
+use meridian_client::proto::admin::v1 as admin;
+use meridian_client::proto::kv::v1 as wire;
+use meridian_client::{Admin, Client, Error};
+use wire::read_level::Kind;
+
+use super::ask::{Asker, Told, level};
+use super::table::{median_and_most, ms, print};
+use crate::local::cluster::Cluster;
+
+/// Deadline of one request: longer than any promise here, so that what answers late is seen.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+/// A strong operation that cannot be done is refused within this (issue: at once, bounded by a second), and a little for
+/// the machine.
+const REFUSED_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long the majority side may need to go on: five election timeouts of a second, at most.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
+/// How old a mirror gets between two cuts.
+const INTERVAL_MS: u64 = 1_000;
+
+/// The keyspaces, by name.
+const KEYSPACES: [&str; 4] = ["sync", "sync-all", "async", "snapshot"];
+/// The zone that is cut off and lost, and the home of the snapshot keyspace.
+const LOST: usize = 2;
+
+/// A cluster under measurement.
+pub(super) struct Bench {
+    cluster: Cluster,
+    zones: Vec<String>,
+    askers: Vec<Asker>,
+    client: Client,
+    /// Promises that did not hold.
+    pub(super) broken: Vec<String>,
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+/// What became of a request, and how fast.
+fn told<T>((time, answer): &Told<T>) -> String {
+    match answer {
+        Ok(_) => format!("done in {}", ms(*time)),
+        Err(error) => format!("{} after {}", error.reason(), ms(*time)),
+    }
+}
+
+impl Bench {
+    pub(super) async fn start(mut cluster: Cluster) -> Result<Self, String> {
+        cluster.start_all().await?;
+        let zones = cluster.plan.zones();
+        let mut askers = Vec::new();
+        for node in cluster.plan.nodes() {
+            askers.push(Asker::connect(&node.addr(), REQUEST_TIME_MAX).await?);
+        }
+        let first = zones.first().ok_or("a cluster without zones")?;
+        let client = cluster.client(first, CALL_TIME_MAX).await.map_err(text)?;
+        Ok(Self {
+            cluster,
+            zones,
+            askers,
+            client,
+            broken: Vec::new(),
+        })
+    }
+
+    fn admin(&self) -> Admin {
+        self.client.admin()
+    }
+
+    fn asker(&self, zone: usize) -> Result<&Asker, String> {
+        self.askers
+            .get(zone)
+            .ok_or_else(|| format!("no zone {zone}"))
+    }
+
+    fn zone(&self, zone: usize) -> Result<String, String> {
+        let zone = self.zones.get(zone).cloned();
+        zone.ok_or_else(|| "no such zone".to_owned())
+    }
+
+    /// Tells every node of the delays between the zones.
+    pub(super) async fn delay(&self, delays_ms: [u64; 3]) -> Result<(), String> {
+        for ((from, to), delay_ms) in [(0, 1), (1, 2), (0, 2)].into_iter().zip(delays_ms) {
+            let request = admin::FaultDelayRequest {
+                from: self.zone(from)?,
+                to: self.zone(to)?,
+                delay_ms,
+                one_way: false,
+            };
+            let told = self.admin();
+            let told = told
+                .each_node(|node| {
+                    let request = request.clone();
+                    async move { node.fault_delay(request).await }
+                })
+                .await;
+            all(told)?;
+        }
+        Ok(())
+    }
+
+    /// A keyspace of each mode, known to every node.
+    pub(super) async fn create_keyspaces(&self) -> Result<(), String> {
+        let home = self.zone(0)?;
+        for name in KEYSPACES {
+            let policy = match name {
+                "sync" => admin::Policy {
+                    mode: "sync".to_owned(),
+                    home: home.clone(),
+                    ..admin::Policy::default()
+                },
+                "sync-all" => admin::Policy {
+                    mode: "sync".to_owned(),
+                    ack: "all".to_owned(),
+                    home: home.clone(),
+                    ..admin::Policy::default()
+                },
+                "snapshot" => admin::Policy {
+                    mode: "snapshot".to_owned(),
+                    home: self.zone(LOST)?,
+                    interval_ms: INTERVAL_MS,
+                    ..admin::Policy::default()
+                },
+                mode => admin::Policy {
+                    mode: mode.to_owned(),
+                    ..admin::Policy::default()
+                },
+            };
+            let request = admin::KeyspaceCreateRequest {
+                name: name.to_owned(),
+                policy: Some(policy),
+                ..admin::KeyspaceCreateRequest::default()
+            };
+            let admin = self.admin();
+            let created = admin.any_node(|node| {
+                let request = request.clone();
+                async move { node.keyspace_create(request).await }
+            });
+            created.await.map_err(text)?;
+        }
+        for keyspace in KEYSPACES {
+            for zone in 0..self.zones.len() {
+                self.serves(keyspace, zone).await?;
+            }
+        }
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
+    }
+
+    /// Waits until a zone answers for every shard of a keyspace, whatever it answers.
+    async fn serves(&self, keyspace: &str, zone: usize) -> Result<(), String> {
+        let until = Instant::now() + CALL_TIME_MAX;
+        let asker = self.asker(zone)?;
+        for n in 0..32 {
+            loop {
+                let (_, answer) = asker
+                    .get(keyspace, &format!("probe-{n}"), level(Kind::Eventual))
+                    .await;
+                if answer.is_ok() {
+                    break;
+                }
+                if Instant::now() >= until {
+                    return Err(format!(
+                        "{keyspace} does not serve in zone {}: {:?}",
+                        zone + 1,
+                        answer.err()
+                    ));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Times of operations one after the other, in every zone.
+    pub(super) async fn quiet(&self, operations: usize) -> Result<(), String> {
+        let mut rows = Vec::new();
+        for keyspace in KEYSPACES {
+            for zone in 0..self.zones.len() {
+                let asker = self.asker(zone)?;
+                let (mut puts, mut gets, mut eventual) = (Vec::new(), Vec::new(), Vec::new());
+                for n in 0..operations {
+                    let key = format!("quiet-{zone}-{n}");
+                    puts.push(asker.put(keyspace, (&key, "v")).await);
+                    gets.push(asker.get(keyspace, &key, level(Kind::Linearizable)).await);
+                    eventual.push(asker.get(keyspace, &key, level(Kind::Eventual)).await);
+                }
+                rows.push([
+                    keyspace.to_owned(),
+                    format!("{}", zone + 1),
+                    times(puts),
+                    times(gets),
+                    times(eventual),
+                ]);
+            }
+        }
+        let head = [
+            "keyspace",
+            "client in zone",
+            "put: median (most)",
+            "linearizable get",
+            "eventual get",
+        ];
+        print(head, &rows);
+        Ok(())
+    }
+
+    /// Cuts one zone off, and asks on both sides.
+    pub(super) async fn cut_off(&mut self) -> Result<(), String> {
+        self.block(true).await?;
+        let cut_at = Instant::now();
+        let mut rows = Vec::new();
+        for keyspace in KEYSPACES {
+            let asker = self.asker(LOST)?.clone();
+            let put = asker.put(keyspace, ("cut", "minority")).await;
+            let get = asker
+                .get(keyspace, "quiet-0-0", level(Kind::Linearizable))
+                .await;
+            let eventual = asker
+                .get(keyspace, "quiet-0-0", level(Kind::Eventual))
+                .await;
+            let goes_on = self.goes_on(keyspace, cut_at).await?;
+            self.judge_cut(keyspace, (&put, &get), &eventual);
+            rows.push([
+                keyspace.to_owned(),
+                goes_on,
+                told(&put),
+                told(&get),
+                told(&eventual),
+            ]);
+        }
+        let head = [
+            "keyspace",
+            "majority side: put",
+            "cut off: put",
+            "linearizable get",
+            "eventual get",
+        ];
+        print(head, &rows);
+        self.block(false).await?;
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
+    }
+
+    /// Since the cut, until the majority side has done a put; or why it refuses.
+    async fn goes_on(&self, keyspace: &str, cut_at: Instant) -> Result<String, String> {
+        let asker = self.asker(0)?;
+        loop {
+            let put = asker.put(keyspace, ("cut", "majority")).await;
+            match &put.1 {
+                Ok(_) => {
+                    return Ok(format!(
+                        "{}, {} after the cut at the latest",
+                        told(&put),
+                        ms(cut_at.elapsed())
+                    ));
+                }
+                Err(_) if cut_at.elapsed() >= GOES_ON_WITHIN => return Ok(told(&put)),
+                Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    fn judge_cut(
+        &mut self,
+        keyspace: &str,
+        (put, get): (&Told<wire::Receipt>, &Told<wire::GetResponse>),
+        eventual: &Told<wire::GetResponse>,
+    ) {
+        let mut broken = |what: String| self.broken.push(format!("{keyspace}: {what}"));
+        if eventual.1.is_err() {
+            broken(format!(
+                "an eventual get in the zone cut off: {}",
+                told(eventual)
+            ));
+        }
+        let goes_on = matches!(keyspace, "async" | "snapshot");
+        if goes_on && put.1.is_err() {
+            broken(format!("a put in the zone cut off: {}", told(put)));
+        }
+        if !goes_on && put.1.is_ok() {
+            broken("a put was acknowledged on the minority side".to_owned());
+        }
+        for (what, time) in [("put", put.0), ("linearizable get", get.0)] {
+            if time > REFUSED_WITHIN {
+                broken(format!("a {what} in the zone cut off took {}", ms(time)));
+            }
+        }
+    }
+
+    async fn block(&self, on: bool) -> Result<(), String> {
+        for other in 0..self.zones.len() {
+            if other == LOST {
+                continue;
+            }
+            let (from, to) = (self.zone(LOST)?, self.zone(other)?);
+            let admin = self.admin();
+            let told = admin
+                .each_node(|node| {
+                    let (from, to) = (from.clone(), to.clone());
+                    async move {
+                        if on {
+                            let one_way = false;
+                            let block = admin::FaultBlockRequest { from, to, one_way };
+                            node.fault_block(block).await.map(drop)
+                        } else {
+                            node.fault_heal(admin::FaultHealRequest { from, to })
+                                .await
+                                .map(drop)
+                        }
+                    }
+                })
+                .await;
+            all(told)?;
+        }
+        Ok(())
+    }
+
+    /// Writes in the zone that is about to be lost, then loses it, and counts what the others lack.
+    pub(super) async fn lose(&mut self, time: Duration) -> Result<(), String> {
+        let until = Instant::now() + time;
+        let asker = self.asker(LOST)?.clone();
+        let writers = KEYSPACES.map(|keyspace| tokio::spawn(write(asker.clone(), keyspace, until)));
+        let mut acknowledged = Vec::new();
+        for writer in writers {
+            acknowledged.push(writer.await.map_err(text)?);
+        }
+        for node in self.cluster.plan.nodes() {
+            if node.zone == self.zone(LOST)? {
+                self.cluster.kill(&node.name)?;
+            }
+        }
+        tokio::time::sleep(SETTLE).await;
+        let mut rows = Vec::new();
+        for (keyspace, count) in KEYSPACES.into_iter().zip(acknowledged) {
+            let (missing, note) = self.missing(keyspace, count).await?;
+            if keyspace.starts_with("sync") && missing > 0 {
+                self.broken.push(format!(
+                    "{keyspace}: {missing} acknowledged writes are lost"
+                ));
+            }
+            rows.push([
+                keyspace.to_owned(),
+                count.to_string(),
+                missing.to_string(),
+                note,
+            ]);
+        }
+        let head = [
+            "keyspace",
+            "acknowledged in the zone",
+            "missing once it is lost",
+            "what is missing",
+        ];
+        print(head, &rows);
+        Ok(())
+    }
+
+    async fn missing(&self, keyspace: &str, count: u64) -> Result<(u64, String), String> {
+        let asker = self.asker(0)?;
+        let kind = if keyspace == "snapshot" {
+            Kind::Eventual
+        } else {
+            Kind::Linearizable
+        };
+        let (mut missing, mut first, mut errors) = (0, None, String::new());
+        for n in 0..count {
+            match asker.get(keyspace, &lost_key(n), level(kind)).await.1 {
+                Ok(get) if get.found => {}
+                Ok(_) => {
+                    missing += 1;
+                    first.get_or_insert(n);
+                }
+                Err(error) => {
+                    missing += 1;
+                    errors = format!(", {}", error.reason());
+                }
+            }
+        }
+        let note = match first {
+            Some(first) => format!("the last {} of {count}", count - first),
+            None => "nothing".to_owned(),
+        };
+        Ok((missing, note + &errors))
+    }
+}
+
+fn lost_key(n: u64) -> String {
+    format!("lost-{n}")
+}
+
+/// Writes one key after the other; how many were acknowledged. It ends at the first that is not.
+async fn write(asker: Asker, keyspace: &'static str, until: Instant) -> u64 {
+    let mut count = 0;
+    while Instant::now() < until {
+        let (_, answer) = asker.put(keyspace, (&lost_key(count), "v")).await;
+        if answer.is_err() {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+fn times<T>(asked: Vec<Told<T>>) -> String {
+    let failed: Vec<&Error> = asked
+        .iter()
+        .filter_map(|(_, answer)| answer.as_ref().err())
+        .collect();
+    if let Some(error) = failed.first() {
+        return format!("{} ({} of {})", error.reason(), failed.len(), asked.len());
+    }
+    median_and_most(asked.into_iter().map(|(time, _)| time).collect())
+}
+
+fn all<N, T>(told: Vec<(N, Result<T, Error>)>) -> Result<(), String> {
+    told.into_iter()
+        .try_for_each(|(_, answer)| answer.map(drop).map_err(text))
+}
