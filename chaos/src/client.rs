@@ -328,6 +328,7 @@ impl Client {
                 Verdict::Done(Outcome::Written(receipt))
             }
             Ok(Response::Read(answer)) => {
+                let answer = answer.unwrapped();
                 self.remember(&answer);
                 Verdict::Done(Outcome::Read(answer))
             }
@@ -342,7 +343,9 @@ impl Client {
                 | Response::ViewClosed
                 | Response::Inner(_)
                 | Response::LeaseHeld(_)
-                | Response::LeaseEnded,
+                | Response::LeaseEnded
+                | Response::Mirror(_)
+                | Response::MirrorShown(_),
             ) => Verdict::Done(Outcome::Info),
             Err(error) => {
                 running.may_have_effect |= is_write && error.effect() != EffectOf::None;

@@ -234,6 +234,7 @@ pub const fn level_name(level: ReadLevel) -> &'static str {
         ReadLevel::Session => "session",
         ReadLevel::Bounded { .. } => "bounded",
         ReadLevel::Zones { .. } => "zones",
+        ReadLevel::Mirror { .. } => "mirror",
     }
 }
 
@@ -279,7 +280,8 @@ fn output(operation: &Operation) -> Option<String> {
             | Answer::Examined { .. }
             | Answer::Range { .. }
             | Answer::Holds(_)
-            | Answer::Leases(_),
+            | Answer::Leases(_)
+            | Answer::Mirrored(..),
         ) => None,
         Outcome::Read(Answer::Shown(shown)) => {
             let Answer::Key(set) = &shown.answer else {

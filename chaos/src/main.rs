@@ -157,6 +157,8 @@ enum Plant {
     AgeIgnoresAZone,
     /// The leader of a sync group commits what is durable in its own zone.
     CommitInOneZone,
+    /// A mirror's pointer flips before the last shard is there.
+    MirrorSwapEarly,
 }
 
 impl Plant {
@@ -173,6 +175,7 @@ impl Plant {
             Self::SessionIgnoresAShard => bugs.session_ignores_a_shard = true,
             Self::AgeIgnoresAZone => bugs.age_ignores_a_zone = true,
             Self::CommitInOneZone => bugs.commit_in_one_zone = true,
+            Self::MirrorSwapEarly => bugs.mirror_swap_early = true,
         }
         bugs
     }
@@ -189,6 +192,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     session_ignores_a_shard: false,
     age_ignores_a_zone: false,
     commit_in_one_zone: false,
+    mirror_swap_early: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

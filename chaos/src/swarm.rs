@@ -136,6 +136,8 @@ impl Stats {
         self.batches_lost += other.batches_lost;
         self.comparisons += other.comparisons;
         self.images += other.images;
+        self.mirrored += other.mirrored;
+        self.generations += other.generations;
         self.leaders += other.leaders;
         self.simulated_ns += other.simulated_ns;
         self.settled_ns = self.settled_ns.max(other.settled_ns);
@@ -198,13 +200,15 @@ impl Stats {
             self.levels_line(),
             self.stages_line(),
             format!(
-                "events={} messages={} leaders={} comparisons={} images={} batches-lost={} simulated={seconds}s \
+                "events={} messages={} leaders={} comparisons={} images={} mirrored={} generations={} batches-lost={} simulated={seconds}s \
                  longest-settling={}ms",
                 self.events,
                 self.messages,
                 self.leaders,
                 self.comparisons,
                 self.images,
+                self.mirrored,
+                self.generations,
                 self.batches_lost,
                 self.settled_ns / crate::rng::MS
             ),

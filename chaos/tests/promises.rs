@@ -18,6 +18,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     session_ignores_a_shard: false,
     age_ignores_a_zone: false,
     commit_in_one_zone: false,
+    mirror_swap_early: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.

@@ -14,7 +14,7 @@ use crate::settings::Settings;
 /// Shortest text that is taken for a token rather than for the name of a file that does not exist yet.
 const TOKEN_CHARS_MIN: usize = 32;
 
-type Place = (Vec<String>, Option<String>, Duration);
+type Place = (Vec<String>, Option<String>, Duration, bool);
 
 /// Clients that a shell keeps between its lines.
 #[derive(Default)]
@@ -29,6 +29,7 @@ impl Clients {
             settings.endpoints.clone(),
             settings.zone.clone(),
             settings.timeout,
+            settings.forward,
         );
         let keyspace = settings.keyspace.as_deref().unwrap_or(DEFAULT_KEYSPACE);
         if let Some((_, client)) = self.kept.iter().find(|(at, _)| *at == place) {
@@ -40,6 +41,9 @@ impl Clients {
         if let Some(zone) = &settings.zone {
             // Who names a zone wants to know when it does not answer.
             builder = builder.zone(zone).stay_in_zone();
+        }
+        if settings.forward {
+            builder = builder.forward();
         }
         let client = builder.connect().await?;
         self.kept.push((place, client.clone()));
@@ -189,6 +193,7 @@ mod tests {
             keyspace: None,
             timeout: Duration::from_secs(1),
             session: Some(session.to_owned()),
+            forward: false,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use meridian_client::proto::admin::v1 as admin;
 use meridian_client::{Effect, Error, Sibling, Versions, WatchEvent, Written};
 
 use crate::exit::Failure;
@@ -162,6 +163,24 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
             .map(|row| line(row.iter().map(String::as_str).collect())),
     );
     lines.join("\n")
+}
+
+/// The mirror in one zone.
+pub(crate) fn mirror(keyspace: &str, zone: &admin::ZoneMirror) -> String {
+    let shown = match zone.generation {
+        0 => "shows nothing yet".to_owned(),
+        generation => format!(
+            "generation {generation}, {} ms old, {} keys and {} bytes shipped for it",
+            zone.age_ms, zone.keys, zone.bytes
+        ),
+    };
+    let receiving = if zone.receiving {
+        format!("; receiving, {} bytes so far", zone.received_bytes)
+    } else {
+        String::new()
+    };
+    let heard = if zone.heard { "" } else { "; not heard of" };
+    format!("{keyspace} in {}: {shown}{receiving}{heard}", zone.zone)
 }
 
 #[cfg(test)]

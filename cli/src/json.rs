@@ -132,7 +132,43 @@ pub(crate) fn versions(versions: &Versions) -> Value {
     if let (false, Some(object)) = (versions.zones.is_empty(), rest.as_object_mut()) {
         object.insert("zones".to_owned(), versions.zones.clone().into());
     }
-    with_key(&versions.key, rest)
+    with_key(&versions.key, of_mirror(versions, rest))
+}
+
+/// What a mirror says of itself, beside the rest.
+fn of_mirror(versions: &Versions, mut rest: Value) -> Value {
+    if let (Some(stamp), Some(object)) = (&versions.mirror, rest.as_object_mut()) {
+        let shown = json!({
+            "generation": stamp.generation,
+            "cut_time_ms": stamp.cut_time_ms,
+            "age_ms": versions.staleness.map(millis),
+        });
+        object.insert("mirror".to_owned(), shown);
+    }
+    rest
+}
+
+/// The mirror in one zone.
+pub(crate) fn mirror(
+    keyspace: &str,
+    mirrors: &admin::MirrorResponse,
+    zone: &admin::ZoneMirror,
+) -> Value {
+    let shown = zone.generation > 0;
+    json!({
+        "keyspace": keyspace,
+        "home": mirrors.home,
+        "interval_ms": mirrors.interval_ms,
+        "zone": zone.zone,
+        "generation": zone.generation,
+        "cut_time_ms": shown.then_some(zone.cut_time_ms),
+        "age_ms": shown.then_some(zone.age_ms),
+        "bytes": zone.bytes,
+        "keys": zone.keys,
+        "receiving": zone.receiving,
+        "received_bytes": zone.received_bytes,
+        "heard_ms": zone.heard.then_some(zone.heard_ms),
+    })
 }
 
 /// One key of a scan.
@@ -142,7 +178,7 @@ pub(crate) fn entry(versions: &Versions) -> Value {
         "siblings": siblings(&versions.siblings),
         "context": versions.context.to_string(),
     });
-    with_key(&versions.key, rest)
+    with_key(&versions.key, of_mirror(versions, rest))
 }
 
 /// One key of a scan without values.
@@ -359,6 +395,7 @@ mod tests {
             },
             staleness: Some(Duration::ZERO),
             zones: Vec::new(),
+            mirror: None,
             session: SessionToken::default(),
         }
     }

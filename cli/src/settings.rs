@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) keyspace: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) session: Option<String>,
+    /// What is for a home zone elsewhere is forwarded.
+    pub(crate) forward: bool,
 }
 
 impl Settings {
@@ -71,6 +73,7 @@ impl Settings {
                 .or(profile.keyspace),
             timeout: global.timeout.unwrap_or(timeout),
             session: global.session.clone(),
+            forward: global.forward,
         })
     }
 
@@ -87,6 +90,7 @@ impl Settings {
             keyspace: global.keyspace.clone().or_else(|| self.keyspace.clone()),
             timeout: global.timeout.unwrap_or(self.timeout),
             session: global.session.clone().or_else(|| self.session.clone()),
+            forward: global.forward || self.forward,
         }
     }
 }

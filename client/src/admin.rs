@@ -97,6 +97,8 @@ impl NodeAdmin {
         within keyspace_alter: KeyspaceAlterRequest => KeyspaceAlterResponse;
         /// Deletes a keyspace and its data.
         within keyspace_delete: KeyspaceDeleteRequest => KeyspaceDeleteResponse;
+        /// The mirrors of a keyspace, and a cut on demand.
+        within mirror: MirrorRequest => MirrorResponse;
         /// What this node's zone has not yet handed to the others.
         read lag: LagRequest => LagResponse;
         /// A hash over the contents of this node's zone.

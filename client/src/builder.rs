@@ -17,6 +17,7 @@ pub struct ClientBuilder {
     pub(crate) endpoints: Vec<String>,
     pub(crate) zone: Option<String>,
     pub(crate) stay_in_zone: bool,
+    pub(crate) forward: bool,
     pub(crate) keyspace: String,
     pub(crate) timeout: Duration,
 }
@@ -27,6 +28,7 @@ impl Default for ClientBuilder {
             endpoints: Vec::new(),
             zone: None,
             stay_in_zone: false,
+            forward: false,
             keyspace: DEFAULT_KEYSPACE.to_owned(),
             timeout: Duration::from_secs(5),
         }
@@ -52,6 +54,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn stay_in_zone(mut self) -> Self {
         self.stay_in_zone = true;
+        self
+    }
+
+    /// Lets a node whose zone only mirrors a keyspace forward what is for the home zone, reads too. Without it such a node
+    /// answers reads of the level `eventual` and `bounded` itself, and refuses the rest with `NOT_HOME_ZONE`.
+    #[must_use]
+    pub fn forward(mut self) -> Self {
+        self.forward = true;
         self
     }
 

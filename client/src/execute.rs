@@ -171,6 +171,7 @@ impl<'a> Execution<'a> {
         wire::Operation {
             id: 0,
             deadline_ms: u32::try_from(millis(left)).unwrap_or(u32::MAX).max(1),
+            forward: self.inner.forward,
             operation: Some(self.operation.clone()),
         }
     }

@@ -26,6 +26,24 @@ impl From<wire::ServedBy> for ServedBy {
     }
 }
 
+/// What a mirror has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorStamp {
+    /// The generation, as the zone numbers them.
+    pub generation: u64,
+    /// When the cut was taken, by the clock of the home zone, in milliseconds since 1970.
+    pub cut_time_ms: u64,
+}
+
+impl MirrorStamp {
+    fn boxed(wire: wire::MirrorStamp) -> Box<Self> {
+        Box::new(Self {
+            generation: wire.generation,
+            cut_time_ms: wire.cut_time_ms,
+        })
+    }
+}
+
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sibling {
@@ -85,6 +103,8 @@ pub struct Versions {
     pub staleness: Option<Duration>,
     /// At the level zones: those that answered.
     pub zones: Vec<String>,
+    /// What it is of, when a mirror answered.
+    pub mirror: Option<Box<MirrorStamp>>,
     /// The session token to go on with.
     pub session: SessionToken,
 }
@@ -113,6 +133,7 @@ impl Versions {
             served_by: wire.served_by.map(ServedBy::from).unwrap_or_default(),
             staleness: staleness(wire.staleness_ms, wire.staleness_unknown),
             zones: wire.zones,
+            mirror: wire.mirror.map(MirrorStamp::boxed),
             session: wire.session.into(),
         }
     }
@@ -190,6 +211,7 @@ impl Page {
         let served_by = wire.served_by.map(ServedBy::from).unwrap_or_default();
         let staleness = staleness(wire.staleness_ms, wire.staleness_unknown);
         let session = SessionToken::from(wire.session);
+        let mirror = wire.mirror.map(MirrorStamp::boxed);
         let entries = wire.entries.into_iter().map(|entry| Versions {
             key: entry.key,
             found: entry.siblings.iter().any(|sibling| !sibling.deleted),
@@ -199,6 +221,7 @@ impl Page {
             served_by: served_by.clone(),
             staleness,
             zones: Vec::new(),
+            mirror: mirror.clone(),
             session: session.clone(),
         });
         let page = Self {

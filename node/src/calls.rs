@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use meridian_core::Error;
+use meridian_core::catalog::{Keyspace, Mode};
 use meridian_core::error::EffectOf;
 use meridian_core::ids::{KeyspaceId, ShardId};
+use meridian_core::mirror::{MirrorStamp, MirrorStatus, MirrorWant};
 use meridian_core::request::{GroupStatus, ReadLevel, Request, Response, ZoneLag};
 use tokio::time::timeout;
 
@@ -26,6 +28,18 @@ pub(crate) struct Ask {
     pub(crate) keyspace: KeyspaceId,
     pub(crate) shard: ShardId,
     pub(crate) request: Request,
+}
+
+impl Ask {
+    /// The same, to be forwarded from a mirror zone if the client asks for that.
+    pub(crate) fn forwardable(self, forward: bool) -> Self {
+        let request = if forward {
+            Request::AtHome(Box::new(self.request))
+        } else {
+            self.request
+        };
+        Self { request, ..self }
+    }
 }
 
 /// The way from services to cores.
@@ -102,6 +116,55 @@ impl Calls {
             .submit_to(index, vec![Submission { request, ticket }]);
         let done = self.gather(&replies, 1, patience).await;
         in_order(done, 1).pop().unwrap_or(Err(LATE))
+    }
+
+    /// The generation that this node shows of a keyspace; `None` where it has no mirror of it. Whoever asks several shards
+    /// asks for this first, and then for that generation of each.
+    pub(crate) async fn mirror_shown(
+        &self,
+        keyspace: &Keyspace,
+        patience: Duration,
+    ) -> Result<Option<MirrorStamp>, Error> {
+        if keyspace.policy.mode != Mode::Snapshot || keyspace.policy.home == Some(self.shared.zone)
+        {
+            return Ok(None);
+        }
+        let ask = Ask {
+            kind: Kind::Admin,
+            keyspace: keyspace.id,
+            shard: ShardId(0),
+            request: Request::Mirrors {
+                keyspace: keyspace.id,
+                want: MirrorWant::Shown,
+            },
+        };
+        if let Response::MirrorShown(shown) = self.ask_one(ask, patience).await? {
+            Ok(shown)
+        } else {
+            Err(LATE)
+        }
+    }
+
+    /// What is known of the mirrors of a keyspace, where its cuts are taken.
+    pub(crate) async fn mirror_status(
+        &self,
+        keyspace: KeyspaceId,
+        patience: Duration,
+    ) -> Option<MirrorStatus> {
+        let ask = Ask {
+            kind: Kind::Admin,
+            keyspace,
+            shard: ShardId(0),
+            request: Request::Mirrors {
+                keyspace,
+                want: MirrorWant::Status,
+            },
+        };
+        if let Ok(Response::Mirror(status)) = self.ask_one(ask, patience).await {
+            Some(*status)
+        } else {
+            None
+        }
     }
 
     /// The cores in turn.

@@ -19,6 +19,7 @@ mod expiry;
 mod justified;
 mod key;
 mod linear;
+mod mirrors;
 mod op_ids;
 mod registers;
 mod sessions;
@@ -30,10 +31,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meridian_causal::{SiblingSet, ZoneId};
 use meridian_core::ids::GroupId;
+use meridian_core::mirror::MirrorStamp;
 use meridian_core::output::Observation;
-use meridian_core::request::ShardDigest;
+use meridian_core::request::{Answer, ShardDigest};
 
-use crate::history::History;
+use crate::history::{Action, History};
 use crate::transact::program::is_transactional;
 use crate::violation::Checked;
 use evidence::Evidence;
@@ -48,6 +50,7 @@ pub struct Observer {
     op_ids: op_ids::OpIds,
     zones: zones::Zones,
     evidence: Evidence,
+    mirrors: mirrors::Mirrors,
 }
 
 /// What the engines hold at the end.
@@ -123,6 +126,7 @@ impl Observer {
 
     /// Takes one observation in.
     pub fn observe(&mut self, now: u64, node: usize, observation: Observation) -> Checked {
+        self.mirrors.observe(&observation);
         match observation {
             Observation::Applied {
                 group,
@@ -158,12 +162,31 @@ impl Observer {
                 Ok(())
             }
             Observation::Leads { group, term } => self.apply.leads(now, node, group, term),
-            Observation::Stage { .. } => Ok(()),
+            Observation::Stage { .. } | Observation::Stored { .. } | Observation::Pinned { .. } => {
+                Ok(())
+            }
             Observation::Durable { group, index, term } => {
                 self.zones.durable(node, group, (index, term));
                 Ok(())
             }
         }
+    }
+
+    /// Judges what a client was answered in a mirror zone.
+    pub fn mirrored(
+        &mut self,
+        at: (u64, usize),
+        shards: u16,
+        asked: (&Action, &Answer),
+        stamp: MirrorStamp,
+    ) -> Checked {
+        self.mirrors.judge(at, shards, asked, stamp)
+    }
+
+    /// How many answers of mirrors were judged, and of how many generations.
+    pub fn mirrors_judged(&self) -> (u64, u64) {
+        let generations = u64::try_from(self.mirrors.generations.len()).unwrap_or(u64::MAX);
+        (self.mirrors.judged, generations)
     }
 
     /// Judges a finished run.

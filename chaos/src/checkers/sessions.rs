@@ -116,7 +116,10 @@ fn must_show(
             let enough = (zones + 1).saturating_sub(usize::from(*count));
             acknowledged(earlier, visit.operation.attempt_ns, enough)
         }
-        ReadLevel::Linearizable | ReadLevel::Eventual | ReadLevel::View { .. } => Vec::new(),
+        ReadLevel::Linearizable
+        | ReadLevel::Eventual
+        | ReadLevel::View { .. }
+        | ReadLevel::Mirror { .. } => Vec::new(),
     })
 }
 
@@ -166,6 +169,7 @@ fn dots_of(operation: &Operation) -> Vec<Dot> {
             | Answer::Examined { .. }
             | Answer::Range { .. }
             | Answer::Holds(_)
+            | Answer::Mirrored(..)
             | Answer::Leases(_),
         )
         | Outcome::Info

@@ -281,6 +281,8 @@ impl Attempt {
             | Response::ViewClosed
             | Response::LeaseHeld(_)
             | Response::LeaseEnded
+            | Response::Mirror(_)
+            | Response::MirrorShown(_)
             | Response::Inner(_) => Next::Done(Status::Info),
         }
     }
@@ -317,9 +319,11 @@ impl Attempt {
                 self.found_all(keys);
                 (None, None, 0)
             }
-            Answer::Digest(_) | Answer::Holds(_) | Answer::Leases(_) | Answer::Shown(_) => {
-                (None, None, 0)
-            }
+            Answer::Digest(_)
+            | Answer::Holds(_)
+            | Answer::Leases(_)
+            | Answer::Shown(_)
+            | Answer::Mirrored(..) => (None, None, 0),
         };
         if let Some(set) = set {
             self.found.push(Found {

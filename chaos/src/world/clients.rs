@@ -3,7 +3,7 @@
 use meridian_core::catalog::Mode;
 use meridian_core::command::WriteIntent;
 use meridian_core::error::Error;
-use meridian_core::request::{Request, Response};
+use meridian_core::request::{Answer, ReadLevel, Request, Response};
 
 use super::outputs::{WORLD_CLIENT, attempt_id, client_of};
 use super::transactors::transactor_of;
@@ -30,6 +30,8 @@ impl World {
 
     fn begin_operation(&mut self, index: usize) {
         let now = self.queue.now();
+        let zone = self.clients.get(index).map_or(0, |client| client.zone);
+        let mirrors = self.mirrors(zone);
         let Some(client) = self.clients.get_mut(index) else {
             return;
         };
@@ -38,7 +40,13 @@ impl World {
             .nodes
             .get(home)
             .map_or(0, |node| node.clock.now(now).wall_ms);
-        let action = client.next_action(&self.keys, wall_ms);
+        let mut action = client.next_action(&self.keys, wall_ms);
+        if self.scenario.policy.mode == Mode::Snapshot {
+            action = without_visit(action);
+        }
+        if mirrors && client.rng.chance(0.7) {
+            action = at_mirror(action);
+        }
         client.running = Some(Running {
             operation: self.history.operations.len(),
             attempt: 0,
@@ -96,7 +104,7 @@ impl World {
         };
         let node =
             topology.nodes_of(zone).start + client.rng.index(usize::from(topology.nodes_per_zone));
-        let request = Box::new(request_at(levels, request_of(&running.action)));
+        let request = request_at(levels, request_of(&running.action));
         if let Some(operation) = self.history.operations.get_mut(running.operation) {
             operation.attempts = running.attempts;
             operation.attempt_ns = now;
@@ -104,6 +112,7 @@ impl World {
         let id = attempt_id(index, number);
         let patience_ns = self.scenario.workload.attempt_ns;
         let travel = client.rng.between(50_000, 300_000);
+        let request = Box::new(self.sent_from(zone, request));
         self.queue.after(
             travel,
             Event::Arrive {
@@ -137,6 +146,16 @@ impl World {
         {
             return;
         }
+        let shown = match (&client.running, &result) {
+            (Some(running), Ok(Response::Read(Answer::Mirrored(answer, stamp)))) => {
+                let shards = self.scenario.shards;
+                let asked = (&running.action, &**answer);
+                let at = (now, client.zone);
+                self.observer.mirrored(at, shards, asked, *stamp)
+            }
+            _ => Ok(()),
+        };
+        self.found_wrong = std::mem::replace(&mut self.found_wrong, Ok(())).and(shown);
         let verdict = client.judge(now, result);
         self.settle_verdict(index, verdict);
     }
@@ -204,4 +223,25 @@ fn request_at(zones: u16, request: Request) -> Request {
         return Request::Write(write);
     }
     request
+}
+
+/// What a client with a session asks where there is one zone with writes, and no other to move to.
+fn without_visit(action: Action) -> Action {
+    match action {
+        Action::Visit { key, .. } => Action::Get {
+            key,
+            level: ReadLevel::Linearizable,
+        },
+        Action::Write { .. } | Action::Get { .. } | Action::Scan { .. } => action,
+    }
+}
+
+/// The same read, of the mirror.
+fn at_mirror(action: Action) -> Action {
+    let level = ReadLevel::Eventual;
+    match action {
+        Action::Get { key, .. } => Action::Get { key, level },
+        Action::Scan { shard, from, .. } => Action::Scan { shard, from, level },
+        Action::Write { .. } | Action::Visit { .. } => action,
+    }
 }

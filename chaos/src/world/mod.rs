@@ -24,7 +24,7 @@ use meridian_core::error::Error;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::{ReleasedRead, Stage};
-use meridian_core::request::{Request, Response};
+use meridian_core::request::{ReadLevel, Request, Response};
 use meridian_core::{Input, Outputs};
 
 use crate::checkers::Observer;
@@ -148,6 +148,10 @@ pub struct Stats {
     pub comparisons: u64,
     /// Group images installed.
     pub images: u64,
+    /// Answers of mirrors that were judged.
+    pub mirrored: u64,
+    /// Generations of mirrors, each counted in each zone, of which answers were judged.
+    pub generations: u64,
     /// Leaders that a group got.
     pub leaders: u64,
     /// Simulated nanoseconds, settling included.
@@ -180,6 +184,8 @@ pub struct World {
     healing: bool,
     /// The nodes that lost their disks.
     wiped: Vec<usize>,
+    /// What was found wrong with an answer, until the loop sees it.
+    found_wrong: Checked,
     settle: settle::Settle,
 }
 
@@ -264,6 +270,7 @@ impl World {
             rng: streams.stream("world", 0),
             healing: false,
             wiped: Vec::new(),
+            found_wrong: Ok(()),
             settle: settle::Settle::default(),
             scenario,
         }
@@ -288,6 +295,7 @@ impl World {
             }
         }
         self.stats.transactions = counts(&self.records);
+        (self.stats.mirrored, self.stats.generations) = self.observer.mirrors_judged();
         if let Some(violation) = &mut violation {
             self.explain(violation);
         }
@@ -312,6 +320,7 @@ impl World {
             };
             self.stats.events += 1;
             self.handle(event)?;
+            std::mem::replace(&mut self.found_wrong, Ok(()))?;
         }
         Ok(())
     }
@@ -332,6 +341,25 @@ impl World {
                 node.boot,
                 node.engine.unsynced()
             ));
+        }
+    }
+
+    /// Whether clients of a zone are served from a mirror.
+    fn mirrors(&self, zone: usize) -> bool {
+        self.scenario.policy.mode == Mode::Snapshot && zone > 0
+    }
+
+    /// A request as a client of a zone sends it: in a mirror zone, all but reads of the mirror ask to be forwarded.
+    fn sent_from(&self, zone: usize, request: Request) -> Request {
+        let of_mirror = if let Request::Read(read) = &request {
+            read.level == ReadLevel::Eventual
+        } else {
+            matches!(request, Request::ViewClose { .. })
+        };
+        if self.mirrors(zone) && !of_mirror {
+            Request::AtHome(Box::new(request))
+        } else {
+            request
         }
     }
 

@@ -126,7 +126,9 @@ impl World {
                     written.push((*operation, receipt.clone()));
                     Some("a last write was just taken".to_string())
                 }
-                (Question::Read { .. }, Some(Ok(Response::Read(_)))) => None,
+                (Question::Read { zone, shard }, Some(Ok(Response::Read(answer)))) => {
+                    self.unlike_home(*zone, *shard, answer)
+                }
                 (_, Some(Ok(other))) => Some(format!("{question} is answered {other:?}")),
             };
             reason = reason.or(found);
@@ -139,6 +141,26 @@ impl World {
             }
         }
         reason.or_else(|| self.still_expiring())
+    }
+
+    /// A mirror that does not show what the home zone holds: at rest it soon does.
+    fn unlike_home(&self, zone: usize, shard: u16, answer: &Answer) -> Option<String> {
+        if !self.mirrors(zone) {
+            return None;
+        }
+        let asked = self.settle.questions.iter().find(|(_, question)| {
+            matches!(question, Question::Read { zone: 0, shard: of } if *of == shard)
+        });
+        let home = asked.and_then(|(id, _)| self.settle.answers.get(id));
+        match (answer, home) {
+            (Answer::Mirrored(shown, _), Some(Ok(Response::Read(home)))) if **shown == *home => {
+                None
+            }
+            (answer, home) => Some(format!(
+                "zone {} shard {shard} shows {answer:?}, home {home:?}",
+                zone + 1
+            )),
+        }
     }
 
     /// A node that holds versions whose time is still to come, or whose expiry is not logged.
@@ -170,7 +192,8 @@ impl World {
         groups: &mut BTreeMap<GroupId, (usize, GroupStatus)>,
     ) -> Option<String> {
         let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
-        let holds = |shard: &u16| self.holder(node, ShardId(*shard)) == node;
+        let mirrors = self.mirrors(self.scenario.topology.zone_of(node));
+        let holds = |shard: &u16| !mirrors && self.holder(node, ShardId(*shard)) == node;
         let expected = (0..self.scenario.shards)
             .filter(|shard| usize::from(*shard) % cores == core && holds(shard))
             .count();
@@ -234,13 +257,19 @@ impl World {
             keyspace,
             shard: ShardId(shard),
         };
-        self.put(Question::Lag { zone, shard }, node, core, lag)?;
+        if !self.mirrors(zone) {
+            self.put(Question::Lag { zone, shard }, node, core, lag)?;
+        }
         let query = Query::Digest {
             shard: ShardId(shard),
         };
         let read = Request::Read(Read {
             keyspace,
-            level: ReadLevel::Linearizable,
+            level: if self.mirrors(zone) {
+                ReadLevel::Eventual
+            } else {
+                ReadLevel::Linearizable
+            },
             query,
             session: None,
         });
@@ -261,7 +290,7 @@ impl World {
         if operation.receipt().is_some() {
             return Ok(());
         }
-        let request = request_of(&operation.action);
+        let request = self.sent_from(zone, request_of(&operation.action));
         let shard = operation
             .key()
             .map_or(ShardId(0), |key| self.keys.shard_of(key));
@@ -371,7 +400,8 @@ impl World {
             at_ns: self.queue.now(),
             whole: self.scenario.policy.mode == Mode::Sync,
         };
-        for node in 0..self.nodes.len() {
+        let homes = |node: &usize| !self.mirrors(self.scenario.topology.zone_of(*node));
+        for node in (0..self.nodes.len()).filter(homes) {
             state.replicas.push(self.replica_state(node)?);
         }
         Ok(state)

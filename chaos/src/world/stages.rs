@@ -12,6 +12,7 @@ const fn weight(stage: Stage) -> f64 {
     match stage {
         Stage::Inquired | Stage::Aborted => 6.0,
         Stage::Pinned | Stage::AllPinned | Stage::Forgotten => 2.0,
+        Stage::MirrorPage | Stage::MirrorFlipped => 1.0,
         Stage::Began
         | Stage::Prepared
         | Stage::Voted
@@ -31,6 +32,8 @@ impl World {
             Observation::Applied { .. }
             | Observation::Effect { .. }
             | Observation::Durable { .. }
+            | Observation::Stored { .. }
+            | Observation::Pinned { .. }
             | Observation::Leads { .. } => None,
         });
         for stage in stages {

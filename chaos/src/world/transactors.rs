@@ -67,9 +67,11 @@ impl World {
         client.sent += 1;
         client.awaited = client.sent;
         let id = request_id(index, client.sent);
-        let nodes = topology.nodes_of(client.zone);
+        let zone = client.zone;
+        let nodes = topology.nodes_of(zone);
         let node = nodes.start + client.rng.index(usize::from(topology.nodes_per_zone));
         let travel = client.rng.between(50_000, 300_000);
+        let request = self.sent_from(zone, request);
         self.queue.after(
             travel,
             Event::Arrive {

@@ -10,10 +10,12 @@ use meridian_client::{Context, LeaseRef, OnBehind, OpId, ReadLevel, WriteLevel};
 use crate::commands::txn::TxnArgs;
 use crate::parse;
 
+mod mirror;
 mod policy;
 mod transfer;
 mod waiting;
 
+pub(crate) use mirror::MirrorCommand;
 pub(crate) use policy::{AlterArgs, PolicyArgs};
 pub(crate) use transfer::{ExportArgs, Format, ImportArgs};
 pub(crate) use waiting::{HoldArgs, LeaseCommand, LockArgs, WatchArgs};
@@ -55,6 +57,9 @@ pub(crate) struct Global {
     /// A session token, or a file that holds one and is kept up to date
     #[arg(long, global = true, value_name = "FILE|TOKEN")]
     pub(crate) session: Option<String>,
+    /// Where the zone only mirrors the keyspace, forward to its home zone
+    #[arg(long, global = true)]
+    pub(crate) forward: bool,
     /// The profile to take settings from, instead of the one in use
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
@@ -102,6 +107,9 @@ pub(crate) enum ClusterCommand {
     /// Create, show, list and delete keyspaces
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
+    /// Show the mirrors of a keyspace of mode snapshot, or bring them up to date
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// Move the home of a snapshot keyspace, or the leaders of a sync one, to another zone; nothing is lost
     Failover {
         /// The keyspace

@@ -9,6 +9,7 @@ mod keyspace;
 mod lag;
 mod lease;
 mod lock;
+mod mirror;
 mod resolve;
 mod scan;
 pub(crate) mod txn;
@@ -37,6 +38,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,
         ClusterCommand::Resolve(args) => resolve::run(app, args).await,
         ClusterCommand::Keyspace(command) => keyspace::run(app, command).await,
+        ClusterCommand::Mirror(command) => mirror::run(app, command).await,
         ClusterCommand::Failover { keyspace, to, wait } => {
             keyspace::failover(app, keyspace, to, wait).await
         }

@@ -203,6 +203,7 @@ mod tests {
             keyspace: None,
             timeout: Duration::from_millis(500),
             session: None,
+            forward: false,
         };
         Shell::new(settings, None)
     }

@@ -395,6 +395,7 @@ impl Admin for Node {
         keyspace_create: admin::KeyspaceCreateRequest => admin::KeyspaceCreateResponse;
         keyspace_show: admin::KeyspaceShowRequest => admin::KeyspaceShowResponse;
         keyspace_list: admin::KeyspaceListRequest => admin::KeyspaceListResponse;
+        mirror: admin::MirrorRequest => admin::MirrorResponse;
         keyspace_alter: admin::KeyspaceAlterRequest => admin::KeyspaceAlterResponse;
         keyspace_delete: admin::KeyspaceDeleteRequest => admin::KeyspaceDeleteResponse;
         lag: admin::LagRequest => admin::LagResponse;

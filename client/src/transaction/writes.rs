@@ -125,6 +125,7 @@ fn own_versions(key: Bytes, value: Option<Bytes>) -> Versions {
         served_by: ServedBy::default(),
         staleness: Some(Duration::ZERO),
         zones: Vec::new(),
+        mirror: None,
         session: SessionToken::default(),
     }
 }

@@ -68,6 +68,7 @@ impl Core {
             | What::ForwardedWrite(_)
             | What::ForwardedRead
             | What::Across(_)
+            | What::Mirrored
             | What::Own(_)
             | What::Acquire(..)
             | What::EndLease(_) => return,
@@ -92,6 +93,7 @@ impl Core {
             pinned,
             applied,
             shown,
+            mirror: None,
         };
         match origin {
             Origin::Driver(id) => out.reads.push(released(id)),

@@ -11,7 +11,7 @@ use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
 use crate::inner::{InnerRequest, Prepare};
 use crate::message::PeerMessage;
 use crate::output::Outputs;
-use crate::request::Response;
+use crate::request::{Request, Response};
 use crate::route::Routed;
 use crate::time::{MS, Now};
 use crate::transaction::TransactionId;
@@ -106,7 +106,7 @@ impl Core {
         }
     }
 
-    fn is_own_shard(&self, shard: ShardId) -> bool {
+    pub(crate) fn is_own_shard(&self, shard: ShardId) -> bool {
         u32::from(shard.0).checked_rem(self.config.core_count) == Some(self.config.core_index)
     }
 
@@ -150,6 +150,41 @@ impl Core {
         }
     }
 
+    /// A question for the mirrors' sake that is for this node, whoever leads; anything else is handed back.
+    pub(crate) fn inner_to_node(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: Request,
+        out: &mut Outputs,
+    ) -> Option<Request> {
+        let Request::Inner(inner) = request else {
+            return Some(request);
+        };
+        match *inner {
+            InnerRequest::MirrorFetch(fetch) => self.mirror_fetch(now, origin, fetch, out),
+            InnerRequest::MirrorReceive {
+                keyspace,
+                shard,
+                order,
+                pointed,
+            } => self.mirror_receive(origin, (keyspace, shard), (order, pointed), out),
+            InnerRequest::MirrorPointer { keyspace } => {
+                self.mirror_pointer(now, origin, keyspace, out);
+            }
+            InnerRequest::Prepare(_)
+            | InnerRequest::Resolve { .. }
+            | InnerRequest::Inquire { .. }
+            | InnerRequest::ViewPin { .. }
+            | InnerRequest::ViewConfirm { .. }
+            | InnerRequest::ViewDrop { .. }
+            | InnerRequest::Measure { .. }
+            | InnerRequest::Read { .. }
+            | InnerRequest::MirrorCut { .. } => return Some(Request::Inner(inner)),
+        }
+        None
+    }
+
     /// A question of another core, or of this one, to a group that is led here.
     pub(crate) fn inner(
         &mut self,
@@ -178,6 +213,13 @@ impl Core {
             InnerRequest::ViewDrop { id, .. } => self.view_drop(id),
             InnerRequest::Measure { .. } => self.measure_asked(&routed, out),
             InnerRequest::Read { read, .. } => self.read(routed, *read, out),
+            InnerRequest::MirrorCut { zone, report, .. } => {
+                self.mirror_cut(now, &routed, (zone, report), out);
+            }
+            // These are answered before a group is looked for.
+            InnerRequest::MirrorFetch(_)
+            | InnerRequest::MirrorReceive { .. }
+            | InnerRequest::MirrorPointer { .. } => {}
         }
     }
 
@@ -257,6 +299,7 @@ impl Core {
             | What::Inquire(..)
             | What::Confirm(..)
             | What::Pin(..)
+            | What::Mirrored
             | What::Acquire(..)
             | What::Renew(..)
             | What::EndLease(_)
@@ -290,6 +333,7 @@ impl Core {
             Own::Confirm { view, shard } => self.confirmed(view, shard, &result, out),
             Own::Measure(asked) => self.measured(now, asked, result, out),
             Own::ZoneRead(answer) => self.zone_answered(now, answer, result, out),
+            Own::Mirror { keyspace, ask } => self.mirror_answer(now, (keyspace, ask), result, out),
         }
     }
 }

@@ -127,6 +127,8 @@ pub struct PlantedBugs {
     pub age_ignores_a_zone: bool,
     /// The leader of a group that spans zones commits what is durable in its own.
     pub commit_in_one_zone: bool,
+    /// A mirror's pointer flips before the last shard is there.
+    pub mirror_swap_early: bool,
 }
 
 /// What one core is told when it is opened.

@@ -24,6 +24,7 @@ use crate::images::Images;
 use crate::levels::Levels;
 use crate::limits::VIEWS_MAX;
 use crate::message::PeerMessage;
+use crate::mirror::Mirrors;
 use crate::output::{Input, Notice, Outputs, Turn};
 use crate::recovery::{self, Settling};
 use crate::time::Now;
@@ -63,6 +64,8 @@ pub struct Core {
     pub(crate) now: Now,
     /// Who was last heard to lead a group that another core of the node holds.
     pub(crate) heard_leaders: BTreeMap<GroupId, NodeId>,
+    /// Requests forwarded to groups that this core does not hold.
+    pub(crate) away: BTreeMap<RequestId, GroupId>,
     /// Transactions that this core brings together.
     pub(crate) coordinations: BTreeMap<TransactionId, Coordination>,
     /// The same by operation.
@@ -78,6 +81,8 @@ pub struct Core {
     /// Reads that wait for prepared transactions.
     pub(crate) blocked: BTreeMap<RequestId, BlockedRead>,
     pub(crate) levels: Levels,
+    /// Cuts of keyspaces, and generations of them that are mirrored here.
+    pub(crate) mirrors: Mirrors,
 }
 
 impl Core {
@@ -119,6 +124,7 @@ impl Core {
             poisoned: false,
             now,
             heard_leaders: BTreeMap::new(),
+            away: BTreeMap::new(),
             coordinations: BTreeMap::new(),
             coordinated: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -128,6 +134,7 @@ impl Core {
             held_views: BTreeMap::new(),
             blocked: BTreeMap::new(),
             levels: Levels::default(),
+            mirrors: Mirrors::default(),
         };
         core.open_groups(now)?;
         Ok(core)
@@ -233,10 +240,7 @@ impl Core {
     pub(crate) fn leader_elsewhere(&self, group: GroupId) -> Option<NodeId> {
         let leader = match self.groups.get(&group) {
             Some(local) => local.leader(),
-            None => self
-                .placed(group)
-                .and_then(|record| record.voters.first())
-                .map(|replica| replica.node()),
+            None => self.leader_guess(group),
         };
         leader.filter(|leader| *leader != self.config.node)
     }
@@ -314,11 +318,13 @@ impl Core {
             .values()
             .map(|group| group.exchange.views())
             .sum();
+        let tombstones_through = self.mirrors_passed(id);
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
         let mut context = ExchangeContext {
             now,
+            tombstones_through,
             config: &self.config,
             catalog: &self.catalog,
             engine: &*self.engine,
@@ -371,6 +377,7 @@ impl Core {
             admission.collect(&mut work);
             sync = true;
         }
+        sync |= self.collect_mirrors(&mut work)?;
         let mut catalog_changed = false;
         for id in std::mem::take(&mut self.active) {
             let Some(group) = self.groups.get_mut(&id) else {
@@ -456,6 +463,7 @@ impl Core {
             self.with_exchange(now, id, out, Group::exchange_flush);
             self.level_reads(now, id, out);
         }
+        self.settle_mirrors(now, out);
         self.join_cluster(now, out);
         self.take_inner(now, out);
     }

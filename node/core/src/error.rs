@@ -175,6 +175,14 @@ pub enum Error {
         /// How far the zone is behind.
         lag_ms: u64,
     },
+    /// The keyspace takes this in its home zone only; here is a mirror.
+    #[error("the home zone of the keyspace is {home}")]
+    NotHomeZone {
+        /// Its name.
+        home: String,
+        /// Where a node of it takes clients.
+        addr: String,
+    },
 }
 
 /// How far a replica is behind, in words.
@@ -215,6 +223,7 @@ impl Error {
             Self::LevelNotReached { .. } => "LEVEL_NOT_REACHED",
             Self::LevelUnsupported { .. } => "LEVEL_UNSUPPORTED",
             Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::NotHomeZone { .. } => "NOT_HOME_ZONE",
         }
     }
 
@@ -244,6 +253,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::LeaseLost
             | Self::LeaseNotFound
+            | Self::NotHomeZone { .. }
             | Self::Stale { .. }
             | Self::SessionLost
             | Self::ZonesShort { .. }
@@ -286,6 +296,7 @@ impl Error {
             | Self::LeaseHeld
             | Self::LeaseLost
             | Self::LeaseNotFound
+            | Self::NotHomeZone { .. }
             | Self::SessionLost
             | Self::LevelUnsupported { .. } => false,
         }

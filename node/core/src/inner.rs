@@ -2,10 +2,13 @@
 //!
 //! What it is not: no driver sends or sees any of it. Read `coordinator`, `recovery` and `views` for who asks what when.
 
-use meridian_causal::{OpId, VersionVector, ZoneId};
+use bytes::Bytes;
+use meridian_causal::{Incarnation, OpId, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{KeyspaceId, NodeId, ShardId};
+use crate::keys::MirrorPointer;
+use crate::mirror::{Cut, MirrorPage, Order, PartReport, ZoneReport};
 use crate::request::{Read, Request, Response};
 use crate::transaction::TransactionId;
 use crate::two_phase::{Part, Verdict, Vote};
@@ -79,6 +82,50 @@ pub enum InnerRequest {
         /// The view.
         id: u64,
     },
+    /// From the holder of a mirror zone: what the zone shows; what is the newest cut? To the leader of the first shard.
+    MirrorCut {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The zone that asks.
+        zone: ZoneId,
+        /// What it shows and receives.
+        report: ZoneReport,
+    },
+    /// To the node that holds a shard's part of a cut.
+    MirrorFetch(MirrorFetch),
+    /// From the holder of a mirror zone to the node that mirrors a shard.
+    MirrorReceive {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The shard.
+        shard: ShardId,
+        /// What is to be received.
+        order: Option<Order>,
+        /// The generation that the zone shows.
+        pointed: u64,
+    },
+    /// Inside a mirror zone: what does the holder show?
+    MirrorPointer {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+    },
+}
+
+/// Asks for a page of what changed in a shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MirrorFetch {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The cut.
+    pub view: u64,
+    /// The zone that asks.
+    pub zone: ZoneId,
+    /// The log and the index of the generation that it has; `None`: nothing.
+    pub since: Option<(Incarnation, u64)>,
+    /// First key.
+    pub from: Bytes,
 }
 
 /// A shard's part of a transaction that another shard decides.
@@ -127,6 +174,19 @@ pub enum InnerResponse {
         /// How old its data is as to each other zone it knows that of, in milliseconds.
         ages: Vec<(ZoneId, u64)>,
     },
+    /// The newest cut that the zone does not show, and how old it is in milliseconds.
+    MirrorCut {
+        /// Both, if there is one.
+        offer: Option<(Cut, u64)>,
+    },
+    /// A page of a shard.
+    MirrorPage(Box<MirrorPage>),
+    /// Something is prepared in the shard and not resolved: come again.
+    MirrorWait,
+    /// How far a shard's mirror is.
+    MirrorPart(PartReport),
+    /// What the zone shows, and how old it is at most, in milliseconds, if that is known.
+    MirrorPointed(Option<(MirrorPointer, Option<u64>)>),
 }
 
 impl InnerRequest {
@@ -150,7 +210,14 @@ impl InnerRequest {
             | Self::Measure { keyspace, shard }
             | Self::ViewDrop {
                 keyspace, shard, ..
+            }
+            | Self::MirrorReceive {
+                keyspace, shard, ..
             } => (*keyspace, *shard),
+            Self::MirrorFetch(fetch) => fetch.place(),
+            Self::MirrorCut { keyspace, .. } | Self::MirrorPointer { keyspace } => {
+                (*keyspace, ShardId(0))
+            }
         }
     }
 }

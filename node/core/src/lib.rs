@@ -45,6 +45,7 @@ mod leasing;
 mod levels;
 pub mod limits;
 pub mod message;
+pub mod mirror;
 pub mod output;
 mod placement;
 pub mod policy;

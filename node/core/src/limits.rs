@@ -165,3 +165,38 @@ pub const ZONE_READS_MAX: usize = 4096;
 
 /// Writes of one shard that wait because another zone is too far behind: as many as half a second of a shard's load.
 pub const THROTTLED_MAX: usize = 4096;
+/// Cuts of one keyspace that are open at a time: one that slow zones still receive, and a newer one for the others.
+pub const CUTS_OPEN_MAX: usize = 2;
+
+/// A cut that no zone receives is closed after this time, in milliseconds: it keeps old versions on disk.
+pub const CUT_IDLE_MS: u64 = 4_000;
+
+/// Without a mirror zone heard of for this long, in milliseconds, no cuts are taken: nobody would receive them.
+pub const MIRROR_LISTENS_MS: u64 = 10_000;
+
+/// Requests of operators that wait for mirrors of one keyspace.
+pub const MIRROR_ASKED_MAX: usize = 64;
+
+/// Bytes of keys and records in one page to a mirror; one record always fits.
+pub const MIRROR_PAGE_BYTES: usize = 1 << 20;
+
+/// Records looked at for one page: bounds how long a core stands still for it.
+pub const MIRROR_PAGE_VISITS: usize = 16_384;
+
+/// Pages that one core of a mirror zone waits for at a time: with their size, what it holds of them in memory.
+pub const MIRROR_FETCHES_MAX: usize = 8;
+
+/// Pages that fail one after the other until a cut is given up.
+pub const MIRROR_FETCH_FAILURES_MAX: u32 = 5;
+
+/// Keys whose old versions go in one turn.
+pub const MIRROR_SWEEP_KEYS: usize = 1024;
+
+/// Least time between two questions of a mirror zone for a cut, in milliseconds.
+pub const MIRROR_ASK_MS_MIN: u64 = 50;
+
+/// Most time between two questions of a mirror zone for a cut, in milliseconds: home counts on being asked.
+pub const MIRROR_ASK_MS_MAX: u64 = 1_000;
+
+const _: () = assert!(2 * MIRROR_ASK_MS_MAX < MIRROR_LISTENS_MS);
+const _: () = assert!(CUT_IDLE_MS < VIEW_MS_MAX && 3 * MIRROR_ASK_MS_MAX < CUT_IDLE_MS);

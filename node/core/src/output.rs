@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::levels::ShownOf;
 use crate::message::PeerMessage;
+use crate::mirror::{self, MirrorStamp};
 use crate::read;
 use crate::request::{Answer, Query, Request, Response};
 use crate::transaction::TransactionId;
@@ -83,11 +84,35 @@ pub struct ReleasedRead {
     pub(crate) applied: u64,
     /// What is said of the state beside the answer, if it is to be [`Answer::Shown`].
     pub(crate) shown: Option<ShownOf>,
+    /// The generation of a mirror that is read.
+    pub(crate) mirror: Option<MirrorStamp>,
 }
 
 impl ReleasedRead {
+    /// A read of a generation that a mirror holds.
+    pub(crate) fn of_mirror(
+        id: RequestId,
+        (keyspace, query): (KeyspaceId, Query),
+        pinned: Pinned,
+        stamp: MirrorStamp,
+    ) -> Self {
+        Self {
+            id,
+            keyspace,
+            query,
+            pinned: Some(pinned),
+            applied: 0,
+            shown: None,
+            mirror: Some(stamp),
+        }
+    }
+
     /// Serves it: from the pinned state, or from the engine as it is now. `shards` is how many the keyspace has.
     pub fn serve(&self, engine: &dyn Read, shards: u16) -> Result<Answer, Error> {
+        if let (Some(stamp), Some(pinned)) = (self.mirror, &self.pinned) {
+            let of = (self.keyspace, shards);
+            return mirror::serve(&*pinned.view, of, &self.query, stamp);
+        }
         let answer = match &self.pinned {
             Some(pinned) => pinned.serve(self.keyspace, shards, &self.query),
             None => read::serve(engine, self.keyspace, shards, &self.query),
@@ -110,14 +135,35 @@ pub struct Pinned {
 }
 
 impl Pinned {
+    /// A state as it is.
+    pub(crate) fn of(view: Box<dyn View>) -> Self {
+        Self {
+            view: Arc::from(view),
+            over: Vec::new(),
+        }
+    }
+
+    /// Whether records count instead of the state's own.
+    pub(crate) fn is_overlaid(&self) -> bool {
+        !self.over.is_empty()
+    }
+
     pub(crate) fn serve(
         &self,
         keyspace: KeyspaceId,
         shards: u16,
         query: &Query,
     ) -> Result<Answer, Error> {
+        self.read(|state| read::serve(state, keyspace, shards, query))
+    }
+
+    /// Reads from it.
+    pub(crate) fn read<T>(
+        &self,
+        act: impl FnOnce(&dyn Read) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         if self.over.is_empty() {
-            return read::serve(&*self.view, keyspace, shards, query);
+            return act(&*self.view);
         }
         let mut state = Workspace::new(&*self.view, false);
         for (key, record) in &self.over {
@@ -126,7 +172,7 @@ impl Pinned {
                 None => state.delete(key.clone()),
             }
         }
-        read::serve(&state, keyspace, shards, query)
+        act(&state)
     }
 }
 
@@ -188,6 +234,26 @@ pub enum Observation {
         /// The entry's term.
         term: u64,
     },
+    /// A key's record was written by an entry on this replica.
+    Stored {
+        /// The group.
+        group: GroupId,
+        /// The entry's index.
+        index: u64,
+        /// The key.
+        key: Bytes,
+        /// Digest of what it holds live; `None`: nothing.
+        live: Option<[u8; 16]>,
+    },
+    /// A group's part of a view was taken here.
+    Pinned {
+        /// The view.
+        view: u64,
+        /// The group.
+        group: GroupId,
+        /// What it had applied.
+        index: u64,
+    },
     /// This replica became leader.
     Leads {
         /// The group.
@@ -226,11 +292,15 @@ pub enum Stage {
     Pinned,
     /// All parts of a view are taken, nobody was told.
     AllPinned,
+    /// Pages of a mirror are written.
+    MirrorPage,
+    /// The pointer of a mirror is written.
+    MirrorFlipped,
 }
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Began,
         Self::Prepared,
         Self::Voted,
@@ -244,6 +314,8 @@ impl Stage {
         Self::Inquired,
         Self::Pinned,
         Self::AllPinned,
+        Self::MirrorPage,
+        Self::MirrorFlipped,
     ];
 }
 

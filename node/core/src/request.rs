@@ -11,6 +11,7 @@ use crate::inner::{InnerRequest, InnerResponse};
 use crate::keys::LeaseRecord;
 use crate::lease::{Holding, LeaseAcquire, LeaseRef};
 pub use crate::levels::{OnBehind, Session, Shown};
+use crate::mirror::{MirrorStamp, MirrorStatus, MirrorWant};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
 /// A request to a core. Any node takes any request; a core that is not the leader forwards it once.
@@ -101,6 +102,16 @@ pub enum Request {
         /// How many zones.
         zones: u16,
     },
+    /// Something that may be forwarded to the home zone of a keyspace, from a zone that has a mirror only. Without it such
+    /// a request is refused there with [`NotHomeZone`](crate::Error::NotHomeZone).
+    AtHome(Box<Request>),
+    /// Something about a keyspace's mirrors.
+    Mirrors {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// What.
+        want: MirrorWant,
+    },
 }
 
 impl Request {
@@ -121,6 +132,7 @@ impl Request {
                 | Query::Leases { shard, .. } => *shard,
             },
             Self::Lag { shard, .. } => *shard,
+            Self::AtHome(inner) => inner.shard(catalog),
             Self::Inner(inner) => inner.place().1,
             Self::Transact(transaction) => transaction.anchor(|key| of(transaction.keyspace, key)),
             Self::KeyspaceCreate(_)
@@ -130,6 +142,7 @@ impl Request {
             | Self::Reincarnate { .. }
             | Self::ViewOpen { .. }
             | Self::ViewClose { .. }
+            | Self::Mirrors { .. }
             | Self::Groups => ShardId(0),
             Self::LeaseAcquire(acquire) => of(acquire.keyspace, &acquire.name),
             Self::LeaseRenew { keyspace, lease } | Self::LeaseEnd { keyspace, lease } => {
@@ -201,8 +214,13 @@ pub struct Read {
 pub enum ReadLevel {
     /// Reflects every write of the zone acknowledged before the read began.
     Linearizable,
-    /// Whatever the replica at hand holds.
+    /// Whatever the replica at hand holds; in a mirror zone, the generation that is shown.
     Eventual,
+    /// In a mirror zone, this generation and no other.
+    Mirror {
+        /// Its number in the zone.
+        generation: u64,
+    },
     /// The state of a view that was opened before.
     View {
         /// The view.
@@ -213,7 +231,7 @@ pub enum ReadLevel {
     /// From any replica that has received what [`Read::session`] names. Answered with [`Answer::Shown`].
     Session,
     /// From any replica that surely lacks nothing that was acknowledged longer ago than this, in whatever zone. Answered
-    /// with [`Answer::Shown`].
+    /// with [`Answer::Shown`]. In a mirror zone, from the mirror if its cut is no older.
     Bounded {
         /// Milliseconds.
         max_age_ms: u64,
@@ -336,9 +354,26 @@ pub enum Answer {
     Leases(Vec<Option<LeaseRecord>>),
     /// An answer, with what is known of the state it was read from.
     Shown(Box<Shown>),
+    /// What a mirror shows.
+    Mirrored(Box<Answer>, MirrorStamp),
 }
 
 impl Answer {
+    /// The answer itself, whoever gave it.
+    pub fn unwrapped(self) -> Self {
+        match self {
+            Self::Mirrored(answer, _) => *answer,
+            Self::Key(_)
+            | Self::Page { .. }
+            | Self::Digest(_)
+            | Self::Examined { .. }
+            | Self::Range { .. }
+            | Self::Holds(_)
+            | Self::Shown(_)
+            | Self::Leases(_) => self,
+        }
+    }
+
     /// Says of an examined key that the state it was read from had applied the log up to `index`, at least.
     pub(crate) fn held_through(mut self, index: u64) -> Self {
         if let Self::Examined { held_through, .. } = &mut self {
@@ -405,6 +440,10 @@ pub enum Response {
     LeaseHeld(Holding),
     /// The lease is given up.
     LeaseEnded,
+    /// The mirrors of a keyspace.
+    Mirror(Box<MirrorStatus>),
+    /// What a node shows of a mirrored keyspace; `None` where it serves the keyspace itself.
+    MirrorShown(Option<MirrorStamp>),
 }
 
 /// The acknowledgement of a write.

@@ -58,10 +58,19 @@ impl Core {
         request: Request,
         out: &mut Outputs,
     ) {
+        let Some(request) = self.own_affair(now, (origin, deadline_ns), request, out) else {
+            return;
+        };
         let routed = match &request {
             Request::Write(write) => self.group_for(write.keyspace, &write.key),
             Request::Read(read) => self.group_for_read(read),
             Request::Lag { keyspace, shard } => self.group_at(*keyspace, *shard),
+            Request::Mirrors { keyspace, .. } => self.group_at(*keyspace, ShardId(0)),
+            // It was opened above.
+            Request::AtHome(_) => {
+                let message = "a request to be forwarded is not forwarded twice".to_owned();
+                Err(Error::InvalidArgument { message })
+            }
             Request::LeaseAcquire(acquire) => self.group_for(acquire.keyspace, &acquire.name),
             Request::LeaseRenew { keyspace, lease } | Request::LeaseEnd { keyspace, lease } => {
                 self.group_for(*keyspace, &lease.name)
@@ -248,7 +257,11 @@ impl Core {
             Request::LeasedWrite { lease, write } => {
                 self.leased_write(routed, (lease, write), out);
             }
-            Request::Groups | Request::ViewOpen { .. } | Request::ViewClose { .. } => {}
+            Request::Mirrors { want, .. } => self.mirror_asked(now, &routed, want, out),
+            Request::Groups
+            | Request::ViewOpen { .. }
+            | Request::ViewClose { .. }
+            | Request::AtHome(_) => {}
         }
     }
 
@@ -428,7 +441,7 @@ impl Core {
         self.forward_to(&routed, request, leader, out);
     }
 
-    fn forward_to(
+    pub(crate) fn forward_to(
         &mut self,
         routed: &Routed,
         request: Request,
@@ -470,6 +483,9 @@ impl Core {
         let Some(id) = self.ticket(routed, what, out) else {
             return;
         };
+        if !self.groups.contains_key(&routed.group) {
+            self.away.insert(id, routed.group);
+        }
         let deadline_ms = routed.deadline_ns.saturating_sub(now.mono_ns) / MS;
         out.messages.push((
             node,
@@ -545,6 +561,11 @@ impl Core {
         result: Result<Response, Error>,
         out: &mut Outputs,
     ) {
+        if let Some(group) = self.away.remove(&id)
+            && let Err(error @ Error::NotLeader { .. }) = &result
+        {
+            self.learn_leader(group, None, error);
+        }
         let Some(waiter) = self.waiting.take(id) else {
             return;
         };
@@ -564,6 +585,7 @@ impl Core {
             | What::Inquire(..)
             | What::Confirm(..)
             | What::Pin(..)
+            | What::Mirrored
             | What::Acquire(..)
             | What::Renew(..)
             | What::EndLease(_)
@@ -586,13 +608,14 @@ pub(crate) fn awaited(request: &Request) -> What {
         Request::LeasedWrite { write, .. } | Request::WriteAt { write, .. } => {
             What::ForwardedWrite(write.op_id)
         }
-        Request::LeaseEnd { .. } => What::Control,
+        Request::LeaseEnd { .. } | Request::Mirrors { .. } => What::Control,
         Request::LeaseRenew { .. }
         | Request::Read(_)
         | Request::Lag { .. }
         | Request::Groups
         | Request::ViewOpen { .. }
         | Request::ViewClose { .. }
+        | Request::AtHome(_)
         | Request::Inner(_) => What::ForwardedRead,
     }
 }

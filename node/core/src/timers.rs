@@ -7,6 +7,7 @@ use crate::catalog::Catalog;
 use crate::config::CoreConfig;
 use crate::control::{self, ControlCommand, ControlOp};
 use crate::core::Core;
+use crate::error::Error;
 use crate::group::Group;
 use crate::ids::{GroupId, ReplicaId, RequestId};
 use crate::output::{Notice, Outputs};
@@ -22,6 +23,7 @@ impl Core {
             let unseen = self.unseen(now, &waiter);
             self.conclude(now, waiter, Err(unseen), out);
         }
+        self.tick_away();
         self.tick_coordinations(now, out);
         self.tick_views(now);
         self.tick_blocked();
@@ -40,7 +42,21 @@ impl Core {
             self.tick_group(now, id, out);
         }
         self.close_idle_images(now);
+        self.tick_mirrors(now, out);
         self.lead_control(out);
+    }
+
+    /// Where a forwarded request was not answered, another node is asked next.
+    fn tick_away(&mut self) {
+        let silent = self.away.iter();
+        let silent: Vec<(RequestId, GroupId)> = silent
+            .filter(|(id, _)| self.waiting.get(**id).is_none())
+            .map(|(id, group)| (*id, *group))
+            .collect();
+        for (id, group) in silent {
+            self.away.remove(&id);
+            self.learn_leader(group, None, &Error::NoQuorum);
+        }
     }
 
     fn tick_group(&mut self, now: Now, id: GroupId, out: &mut Outputs) {

@@ -9,11 +9,12 @@ use meridian_causal::OpId;
 
 use crate::across::Across;
 use crate::error::{EffectOf, Error};
-use crate::ids::{GroupId, NodeId, RequestId, ShardId};
+use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
 use crate::lease::{LeaseAcquire, LeaseRef};
 use crate::leasing::LeaseCheck;
 use crate::levels::{LevelWait, Measuring, ZoneAnswer};
 use crate::limits::WAITING_MAX;
+use crate::mirror::MirrorAsk;
 use crate::request::Read;
 use crate::time::Now;
 use crate::transaction::TransactionId;
@@ -63,6 +64,8 @@ pub(crate) enum What {
     LeaseCheck(Box<LeaseCheck>),
     /// A level of a read or write.
     Level(Box<LevelWait>),
+    /// That every mirror shows a cut that is taken from now on.
+    Mirrored,
     /// For the core's own doing.
     Own(Own),
     /// The answer of a node in another zone, or of one that knows it.
@@ -100,6 +103,11 @@ pub(crate) enum Own {
     Measure(Measuring),
     /// A zone's part of a read.
     ZoneRead(ZoneAnswer),
+    /// Something for the mirrors' sake.
+    Mirror {
+        keyspace: KeyspaceId,
+        ask: MirrorAsk,
+    },
 }
 
 /// A request that waits.
@@ -204,6 +212,7 @@ impl Waiting {
             | What::Renew(..)
             | What::LeaseCheck(_)
             | What::Across(_)
+            | What::Mirrored
             | What::Own(_) => false,
         })
     }
@@ -248,10 +257,12 @@ impl What {
                 | Own::Pin { .. }
                 | Own::Confirm { .. }
                 | Own::Measure(_)
-                | Own::ZoneRead(_),
+                | Own::ZoneRead(_)
+                | Own::Mirror { .. },
             ) => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
+            Self::Mirrored => crate::mirror::UNSEEN,
             // A decision may be in the log.
             Self::Control | Self::EndLease(_) | Self::Own(Own::Decision { .. }) => {
                 Error::DeadlineExceeded {

@@ -13,7 +13,7 @@
 //!
 //! Read [`meridian_storage::Read`] first: a workspace is one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
@@ -60,6 +60,7 @@ impl<'a> Workspace<'a> {
         let (key, value) = (key.into(), value.into());
         if let Some(hash) = &mut self.hash {
             hash.add(b"put", &key, &value);
+            hash.touched.insert(key.clone());
         }
         self.size_bytes += key.len() + value.len();
         self.pending.insert(key, Some(value));
@@ -70,6 +71,7 @@ impl<'a> Workspace<'a> {
         let key = key.into();
         if let Some(hash) = &mut self.hash {
             hash.add(b"delete", &key, &[]);
+            hash.touched.insert(key.clone());
         }
         self.size_bytes += key.len();
         self.pending.insert(key, None);
@@ -111,6 +113,12 @@ impl<'a> Workspace<'a> {
     /// Hash over everything written since [`Workspace::begin_entry`]; 0 unless observing.
     pub fn entry_hash(&self) -> u64 {
         self.hash.as_ref().map_or(0, |hash| hash.state)
+    }
+
+    /// The single keys put and deleted since [`Workspace::begin_entry`]; none unless observing.
+    pub fn entry_keys(&self) -> Vec<Bytes> {
+        let touched = self.hash.as_ref().map(|hash| &hash.touched);
+        touched.into_iter().flatten().cloned().collect()
     }
 
     /// The writes, ready for the engine.
@@ -229,12 +237,14 @@ impl Read for Workspace<'_> {
 /// A running hash: fixed for ever by its constants, fast, and without any strength against intent.
 struct EntryHash {
     state: u64,
+    touched: BTreeSet<Bytes>,
 }
 
 impl EntryHash {
     const fn new() -> Self {
         Self {
             state: 0xcbf2_9ce4_8422_2325,
+            touched: BTreeSet::new(),
         }
     }
 

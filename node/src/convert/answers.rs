@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use meridian_causal::{Dot, OpId, SiblingSet, Version, ZoneId, token};
+use meridian_core::mirror::MirrorStamp;
 use meridian_core::read::changes::Change;
 use meridian_core::request::{ReadLevel, Receipt};
 use meridian_proto::kv::v1 as kv;
@@ -17,6 +18,8 @@ pub(crate) struct Served {
     /// Unset (0) where the stream says it.
     pub(crate) stamp_ms: u64,
     pub(crate) session: Bytes,
+    /// When a mirror answered.
+    pub(crate) mirror: Option<MirrorStamp>,
 }
 
 impl Scope<'_> {
@@ -39,13 +42,14 @@ impl Scope<'_> {
             context: self.seal(key, set),
             level: Some(read_level(level)),
             served_by: served.by,
-            staleness_ms: 0,
+            staleness_ms: served.mirror.map_or(0, |stamp| stamp.age_ms),
             session: served.session,
             stamp_ms: served.stamp_ms,
             stamp: Bytes::new(),
             span: None,
             zones: Vec::new(),
             staleness_unknown: false,
+            mirror: served.mirror.map(mirror_to_wire),
         }
     }
 
@@ -187,13 +191,21 @@ impl Scope<'_> {
     }
 }
 
+/// What a mirror says of an answer.
+pub(crate) const fn mirror_to_wire(stamp: MirrorStamp) -> kv::MirrorStamp {
+    kv::MirrorStamp {
+        generation: stamp.generation,
+        cut_time_ms: stamp.cut_ms,
+    }
+}
+
 /// The level that was served.
 pub(crate) fn read_level(level: ReadLevel) -> kv::ReadLevel {
     use kv::read_level::Kind;
     let (kind, max_age_ms, zones) = match level {
         // A view shows what was newest when it was opened.
         ReadLevel::Linearizable | ReadLevel::View { .. } => (Kind::Linearizable, 0, 0),
-        ReadLevel::Eventual => (Kind::Eventual, 0, 0),
+        ReadLevel::Eventual | ReadLevel::Mirror { .. } => (Kind::Eventual, 0, 0),
         ReadLevel::Session => (Kind::Session, 0, 0),
         ReadLevel::Bounded { max_age_ms } => (Kind::Bounded, max_age_ms, 0),
         ReadLevel::Zones { count } => (Kind::Zones, 0, u32::from(count)),

@@ -207,6 +207,9 @@ impl Failure {
             Error::TooLarge { found, limit, .. } => {
                 failure.with("found", found).with("limit", limit)
             }
+            Error::NotHomeZone { home, addr } => {
+                failure.with("home_zone", home).with("home_addr", addr)
+            }
             Error::Stale { behind_ms, .. } => match behind_ms {
                 Some(behind_ms) => failure.with("behind_ms", behind_ms),
                 None => failure,
@@ -325,6 +328,7 @@ const fn code(error: &Error) -> Code {
         | Error::LeaseLost => Code::Aborted,
         Error::TooManySiblings { .. }
         | Error::LeaseNotFound
+        | Error::NotHomeZone { .. }
         | Error::SessionLost
         | Error::LevelUnsupported { .. } => Code::FailedPrecondition,
         Error::Overloaded { .. } | Error::DiskFull | Error::RateLimited { .. } => {

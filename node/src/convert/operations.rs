@@ -327,6 +327,7 @@ pub(crate) fn check_stamped(stamped: bool, level: ReadLevel) -> Result<(), Failu
         | ReadLevel::Session
         | ReadLevel::Bounded { .. }
         | ReadLevel::Zones { .. }
+        | ReadLevel::Mirror { .. }
             if !stamped =>
         {
             Ok(())
@@ -335,7 +336,8 @@ pub(crate) fn check_stamped(stamped: bool, level: ReadLevel) -> Result<(), Failu
         | ReadLevel::View { .. }
         | ReadLevel::Session
         | ReadLevel::Bounded { .. }
-        | ReadLevel::Zones { .. } => Err(Failure::invalid(
+        | ReadLevel::Zones { .. }
+        | ReadLevel::Mirror { .. } => Err(Failure::invalid(
             "INVALID_ARGUMENT",
             "stamps are given at the level linearizable only",
         )),

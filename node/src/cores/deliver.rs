@@ -6,6 +6,7 @@ use std::sync::Arc;
 use meridian_core::error::Error;
 use meridian_core::ids::NodeId;
 use meridian_core::message::PeerMessage;
+use meridian_core::mirror::mirror_node;
 use meridian_core::output::{Notice, ReleasedRead};
 use meridian_core::request::{Answer, Query, ReadLevel, Response};
 use meridian_core::{Outputs, address};
@@ -147,11 +148,16 @@ impl CoreThread {
             | ReadLevel::Eventual
             | ReadLevel::Session
             | ReadLevel::Bounded { .. }
-            | ReadLevel::Zones { .. } => None,
+            | ReadLevel::Zones { .. }
+            | ReadLevel::Mirror { .. } => None,
         };
         match result {
             Ok(Response::Read(Answer::Shown(shown))) => {
                 Some(shown.by).filter(|node| *node != self.shared.node)
+            }
+            Ok(Response::Read(Answer::Mirrored(..))) => {
+                mirror_node(&self.catalog, ticket.shard, self.shared.zone)
+                    .filter(|node| *node != self.shared.node)
             }
             Ok(Response::Written(_) | Response::Read(_) | Response::Transacted(_)) => pin
                 .or_else(|| self.shared.leader_of(ticket.keyspace, ticket.shard))
@@ -166,7 +172,9 @@ impl CoreThread {
                 | Response::ViewClosed
                 | Response::Inner(_)
                 | Response::LeaseHeld(_)
-                | Response::LeaseEnded,
+                | Response::LeaseEnded
+                | Response::Mirror(_)
+                | Response::MirrorShown(_),
             )
             | Err(_) => None,
         }

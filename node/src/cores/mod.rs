@@ -50,27 +50,33 @@ pub(crate) struct Submission {
 impl Submission {
     /// Bytes of the key and the value.
     fn bytes(&self) -> usize {
-        let value = match &self.request {
-            Request::Write(write)
-            | Request::LeasedWrite { write, .. }
-            | Request::WriteAt { write, .. } => write.content.value().map_or(0, bytes::Bytes::len),
-            Request::Transact(transaction) => transactions::size_bytes(transaction),
-            Request::Read(_)
-            | Request::KeyspaceCreate(_)
-            | Request::KeyspaceDelete { .. }
-            | Request::KeyspaceAlter(_)
-            | Request::AlterReport { .. }
-            | Request::Reincarnate { .. }
-            | Request::Lag { .. }
-            | Request::ViewOpen { .. }
-            | Request::ViewClose { .. }
-            | Request::Inner(_)
-            | Request::LeaseAcquire(_)
-            | Request::LeaseRenew { .. }
-            | Request::LeaseEnd { .. }
-            | Request::Groups => 0,
-        };
-        self.ticket.key.len() + value
+        self.ticket.key.len() + value_bytes(&self.request)
+    }
+}
+
+/// Bytes of the value that a request brings.
+fn value_bytes(request: &Request) -> usize {
+    match request {
+        Request::Write(write)
+        | Request::LeasedWrite { write, .. }
+        | Request::WriteAt { write, .. } => write.content.value().map_or(0, bytes::Bytes::len),
+        Request::Transact(transaction) => transactions::size_bytes(transaction),
+        Request::Read(_)
+        | Request::KeyspaceCreate(_)
+        | Request::KeyspaceDelete { .. }
+        | Request::KeyspaceAlter(_)
+        | Request::AlterReport { .. }
+        | Request::Reincarnate { .. }
+        | Request::Lag { .. }
+        | Request::ViewOpen { .. }
+        | Request::ViewClose { .. }
+        | Request::Inner(_)
+        | Request::LeaseAcquire(_)
+        | Request::LeaseRenew { .. }
+        | Request::LeaseEnd { .. }
+        | Request::Mirrors { .. }
+        | Request::Groups => 0,
+        Request::AtHome(inner) => value_bytes(inner),
     }
 }
 

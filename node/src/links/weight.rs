@@ -93,7 +93,9 @@ fn request_weight(request: &Request) -> usize {
         | Request::LeaseAcquire(_)
         | Request::LeaseRenew { .. }
         | Request::LeaseEnd { .. }
+        | Request::Mirrors { .. }
         | Request::Groups => BASE,
+        Request::AtHome(inner) => request_weight(inner),
         Request::Inner(inner) => inner_weight(inner),
     }
 }
@@ -107,13 +109,20 @@ fn inner_weight(inner: &InnerRequest) -> usize {
         | InnerRequest::ViewPin { .. }
         | InnerRequest::Measure { .. }
         | InnerRequest::Read { .. }
-        | InnerRequest::ViewDrop { .. } => BASE,
+        | InnerRequest::ViewDrop { .. }
+        | InnerRequest::MirrorCut { .. }
+        | InnerRequest::MirrorPointer { .. } => BASE,
+        InnerRequest::MirrorFetch(fetch) => fetch.from.len() + BASE,
+        InnerRequest::MirrorReceive { order, .. } => {
+            order.as_ref().map_or(0, |order| order.cut.pins.len() * 8) + BASE
+        }
     }
 }
 
 fn response_weight(response: &Response) -> usize {
     match response {
         Response::Read(answer) => answer_weight(answer),
+        Response::Mirror(status) => status.zones.len() * BASE,
         Response::Transacted(transacted) => transacted.results.iter().map(result_weight).sum(),
         Response::Written(_)
         | Response::KeyspaceCreated(_)
@@ -124,6 +133,7 @@ fn response_weight(response: &Response) -> usize {
         | Response::ViewClosed
         | Response::LeaseHeld(_)
         | Response::LeaseEnded
+        | Response::MirrorShown(_)
         | Response::Groups(_) => BASE,
         Response::Inner(inner) => match &**inner {
             InnerResponse::Voted(vote) => {
@@ -136,7 +146,17 @@ fn response_weight(response: &Response) -> usize {
             InnerResponse::Resolved
             | InnerResponse::Inquired(_)
             | InnerResponse::ViewPinned { .. }
-            | InnerResponse::ViewConfirmed => BASE,
+            | InnerResponse::ViewConfirmed
+            | InnerResponse::MirrorWait
+            | InnerResponse::MirrorPart(_) => BASE,
+            InnerResponse::MirrorPage(page) => pairs(&page.records) + BASE,
+            InnerResponse::MirrorCut { offer } => {
+                offer.as_ref().map_or(0, |(cut, _)| cut.pins.len() * 8) + BASE
+            }
+            InnerResponse::MirrorPointed(shown) => {
+                let pins = shown.as_ref().map_or(0, |(shown, _)| shown.cut.pins.len());
+                pins * 8 + BASE
+            }
         },
     }
 }
@@ -151,6 +171,7 @@ fn answer_weight(answer: &Answer) -> usize {
         Answer::Leases(leases) => leases.len() * BASE,
         Answer::Shown(shown) => answer_weight(&shown.answer) + shown.seen.len() * 16 + BASE,
         Answer::Digest(_) | Answer::Holds(_) => BASE,
+        Answer::Mirrored(answer, _) => answer_weight(answer) + BASE,
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Metrics {
     damaged: Counter,
     lag_seconds: Family<Pair, Gauge<f64, std::sync::atomic::AtomicU64>>,
     lag_entries: Family<Pair, Gauge>,
+    mirror_age_seconds: Family<Pair, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    mirror_bytes: Family<Pair, Gauge>,
     log_entries: Gauge,
     log_bytes: Gauge,
     outbox_bytes: Gauge,
@@ -103,6 +105,8 @@ impl Metrics {
             damaged: Counter::default(),
             lag_seconds: Family::default(),
             lag_entries: Family::default(),
+            mirror_age_seconds: Family::default(),
+            mirror_bytes: Family::default(),
             log_entries: Gauge::default(),
             log_bytes: Gauge::default(),
             outbox_bytes: Gauge::default(),
@@ -222,6 +226,13 @@ impl Metrics {
         all.register_with_unit("lag", lag, Unit::Seconds, self.lag_seconds.clone());
         let entries = "Effects of groups led here that a zone has not received";
         all.register("lag_entries", entries, self.lag_entries.clone());
+        let age = "Age of the cut that a mirror zone shows, where this node takes the cuts";
+        let ages = self.mirror_age_seconds.clone();
+        all.register_with_unit("mirror_age", age, Unit::Seconds, ages);
+        let bytes =
+            "Shipped for the generation that a mirror zone shows, where this node takes the cuts";
+        let shipped = self.mirror_bytes.clone();
+        all.register_with_unit("mirror_generation", bytes, Unit::Bytes, shipped);
         all.register(
             "link_messages_dropped",
             "Dropped because a queue was full",

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meridian_causal::ZoneId;
-use meridian_core::ids::KeyspaceId;
+use meridian_core::catalog::Mode;
+use meridian_core::ids::{KeyspaceId, ShardId};
 use meridian_core::request::{GroupStatus, ZoneLag};
 use meridian_storage::Engine;
 use prometheus_client::encoding::text::encode;
@@ -29,6 +30,7 @@ impl Scraper {
         let groups = self.calls.groups(PATIENCE).await.unwrap_or_default();
         self.groups(&groups);
         self.lag(&groups).await;
+        self.mirrors(&groups).await;
         self.queues();
         let mut text = String::new();
         encode(&mut text, &self.calls.shared.metrics.registry)?;
@@ -94,6 +96,39 @@ impl Scraper {
                 .lag_entries
                 .get_or_create(&pair)
                 .set(signed(entries));
+        }
+    }
+
+    /// Mirrors of the keyspaces whose cuts are taken here.
+    async fn mirrors(&self, groups: &[GroupStatus]) {
+        let catalog = self.calls.shared.catalog();
+        let metrics = &self.calls.shared.metrics;
+        metrics.mirror_age_seconds.clear();
+        metrics.mirror_bytes.clear();
+        let mirrored = catalog.keyspaces.values().filter(|keyspace| {
+            let first = |group: &&GroupStatus| {
+                group.group.keyspace == keyspace.id && group.group.shard == ShardId(0)
+            };
+            let led = groups.iter().find(first).is_some_and(|group| group.leads);
+            led && keyspace.policy.mode == Mode::Snapshot
+        });
+        for keyspace in mirrored {
+            let Some(status) = self.calls.mirror_status(keyspace.id, PATIENCE).await else {
+                continue;
+            };
+            for mirror in status.zones {
+                let Some(age_ms) = mirror.age_ms else {
+                    continue;
+                };
+                let pair = Pair {
+                    to: catalog.zones.get(&mirror.zone).cloned().unwrap_or_default(),
+                    keyspace: keyspace.name.clone(),
+                };
+                let age = Duration::from_millis(age_ms).as_secs_f64();
+                metrics.mirror_age_seconds.get_or_create(&pair).set(age);
+                let bytes = signed(mirror.report.bytes);
+                metrics.mirror_bytes.get_or_create(&pair).set(bytes);
+            }
         }
     }
 

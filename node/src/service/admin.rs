@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meridian_core::Error;
-use meridian_core::catalog::{Catalog, Keyspace, Mode};
+use meridian_core::catalog::{Catalog, Keyspace};
 use meridian_core::ids::{KeyspaceId, ShardId};
 use meridian_core::request::{
     GroupStatus, KeyspaceAlter, KeyspaceCreate, Request as CoreRequest, Response as CoreResponse,
@@ -39,9 +39,6 @@ impl AdminService {
     ) -> Result<pb::Keyspace, Failure> {
         let policy =
             policy::from_wire(&self.calls.shared.catalog(), &request.mode, request.policy)?;
-        if policy.mode == Mode::Snapshot {
-            return Err(Failure::mode_unsupported(policy.mode.name()));
-        }
         let shards = match request.shards {
             0 => None,
             shards => Some(u16::try_from(shards).unwrap_or(u16::MAX)),
@@ -70,7 +67,9 @@ impl AdminService {
             | CoreResponse::ViewClosed
             | CoreResponse::Inner(_)
             | CoreResponse::LeaseHeld(_)
-            | CoreResponse::LeaseEnded => Err(Failure::unexpected_answer()),
+            | CoreResponse::LeaseEnded
+            | CoreResponse::Mirror(_)
+            | CoreResponse::MirrorShown(_) => Err(Failure::unexpected_answer()),
         }
     }
 
@@ -108,7 +107,9 @@ impl AdminService {
             | CoreResponse::ViewClosed
             | CoreResponse::Inner(_)
             | CoreResponse::LeaseHeld(_)
-            | CoreResponse::LeaseEnded => Err(Failure::unexpected_answer()),
+            | CoreResponse::LeaseEnded
+            | CoreResponse::Mirror(_)
+            | CoreResponse::MirrorShown(_) => Err(Failure::unexpected_answer()),
         }
     }
 
@@ -336,6 +337,15 @@ impl Admin for AdminService {
         let answer = self.calls.ask_one(control(delete), patience).await;
         answer.map_err(|error| status(Failure::from_core(error)))?;
         Ok(Response::new(pb::KeyspaceDeleteResponse {}))
+    }
+
+    async fn mirror(
+        &self,
+        request: Request<pb::MirrorRequest>,
+    ) -> Result<Response<pb::MirrorResponse>, Status> {
+        let patience = patience(request.metadata());
+        let told = self.mirrors(&request.into_inner(), patience).await;
+        told.map(Response::new).map_err(status)
     }
 
     async fn lag(

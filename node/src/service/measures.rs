@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meridian_causal::ZoneId;
-use meridian_core::catalog::{Catalog, Keyspace};
+use meridian_core::catalog::{Catalog, Keyspace, Mode};
 use meridian_core::ids::ShardId;
 use meridian_core::request::{
     Answer, Query, Read, ReadLevel, Request as CoreRequest, Response as CoreResponse, ShardDigest,
@@ -36,7 +36,13 @@ impl AdminService {
     ) -> Result<Vec<pb::LagRow>, Failure> {
         let catalog = self.calls.shared.catalog();
         let mut rows = Vec::new();
-        for keyspace in Self::keyspaces(&catalog, name)? {
+        let zone = self.calls.shared.zone;
+        let keyspaces = Self::keyspaces(&catalog, name)?.into_iter();
+        // A mirror hands nothing to anybody.
+        let own = keyspaces.filter(|keyspace| {
+            keyspace.policy.mode != Mode::Snapshot || keyspace.policy.home == Some(zone)
+        });
+        for keyspace in own {
             let shards: Vec<_> = (0..keyspace.shards)
                 .map(|shard| (keyspace.id, ShardId(shard)))
                 .collect();
@@ -90,13 +96,20 @@ impl AdminService {
         let catalog = self.calls.shared.catalog();
         let mut rows = Vec::new();
         for keyspace in Self::keyspaces(&catalog, name)? {
+            let shown = self.calls.mirror_shown(keyspace, patience).await;
+            let level =
+                shown
+                    .map_err(Failure::from_core)?
+                    .map_or(ReadLevel::Linearizable, |stamp| ReadLevel::Mirror {
+                        generation: stamp.generation,
+                    });
             let ask = |shard| Ask {
                 kind: Kind::Digest,
                 keyspace: keyspace.id,
                 shard: ShardId(shard),
                 request: CoreRequest::Read(Read {
                     keyspace: keyspace.id,
-                    level: ReadLevel::Linearizable,
+                    level,
                     query: Query::Digest {
                         shard: ShardId(shard),
                     },
@@ -109,9 +122,10 @@ impl AdminService {
                 .ask((0..keyspace.shards).map(ask).collect(), patience)
                 .await
             {
-                let CoreResponse::Read(Answer::Digest(digest)) =
-                    answer.map_err(Failure::from_core)?
-                else {
+                let CoreResponse::Read(answer) = answer.map_err(Failure::from_core)? else {
+                    return Err(Failure::unexpected_answer());
+                };
+                let Answer::Digest(digest) = answer.unwrapped() else {
                     return Err(Failure::unexpected_answer());
                 };
                 total = total.add(digest);

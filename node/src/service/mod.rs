@@ -10,6 +10,7 @@ mod deadline;
 mod faults;
 mod lease;
 mod measures;
+mod mirrors;
 mod operate;
 mod scan;
 mod serving;

@@ -139,6 +139,7 @@ impl KvService {
             replies: &state.replies,
             id: operation.id,
             patience,
+            forward: operation.forward,
         };
         let single = match operation.operation {
             Some(Operation::Get(get)) => Single::Get(get),
@@ -174,8 +175,9 @@ impl KvService {
     fn scan_apart(&self, scope: &Scope<'_>, scan: kv::Scan, slot: &Slot<'_>, state: &Arc<State>) {
         let (service, state, name) = (self.clone(), Arc::clone(state), scope.keyspace.name.clone());
         let (id, patience) = (slot.id, slot.patience);
+        let how = (Form::Stream, slot.forward);
         tokio::spawn(async move {
-            let outcome = match service.scan_page(&name, scan, patience, Form::Stream).await {
+            let outcome = match service.scan_page(&name, scan, patience, how).await {
                 Ok(page) => kv::Outcome {
                     id,
                     outcome: Some(kv::outcome::Outcome::Scan(page)),
@@ -194,8 +196,9 @@ impl KvService {
         slot: &Slot<'_>,
         state: &Arc<State>,
     ) {
+        let forward = slot.forward;
         let asks = parts.into_iter().map(|part| validation(scope, part));
-        let asks: Vec<Ask> = asks.collect();
+        let asks: Vec<Ask> = asks.map(|ask| ask.forwardable(forward)).collect();
         let (service, state) = (self.clone(), Arc::clone(state));
         let (id, patience) = (slot.id, slot.patience);
         tokio::spawn(async move {

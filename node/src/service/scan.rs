@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_causal::VersionVector;
+use meridian_causal::{SiblingSet, VersionVector};
+use meridian_core::Error;
 use meridian_core::ids::ShardId;
 use meridian_core::limits::{RANGE_KEYS_MAX, SCAN_KEYS_MAX};
+use meridian_core::mirror::MirrorStamp;
 use meridian_core::read::merge_pages;
 use meridian_core::request::{Answer, Filter, Query, Read, ReadLevel, Request, Response};
 use meridian_core::transaction::OpenView;
@@ -19,7 +21,7 @@ use super::serving::Form;
 use crate::calls::Ask;
 use crate::clock::wall_ms;
 use crate::convert::Failure;
-use crate::convert::answers::read_level as level_to_wire;
+use crate::convert::answers::{mirror_to_wire, read_level as level_to_wire};
 use crate::convert::operations::{Scope, check_stamped, read_level};
 use crate::convert::sessions;
 use crate::convert::transactions::stamps;
@@ -117,6 +119,8 @@ impl Fingerprint {
             hasher.update(b"stamped");
         }
         hasher.update(&scan.view);
+        // Tokens of a mirror hold a generation as well.
+        hasher.update(&scan.level.map_or(0, |level| level.kind).to_be_bytes());
         Self(hasher)
     }
 
@@ -241,33 +245,98 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What a page token holds: in a mirror, the generation in front of the key.
+    fn position(&self, next: &[u8]) -> Vec<u8> {
+        match self.source {
+            Source::Level(ReadLevel::Mirror { generation }) => {
+                [&generation.to_be_bytes(), next].concat()
+            }
+            Source::Level(_) | Source::Stamped | Source::View(_) => next.to_vec(),
+        }
+    }
+
+    /// Reads a generation: the one of the page before, or for the first page the one that is shown.
+    fn pin(&mut self, stamp: MirrorStamp, first: bool) -> Result<MirrorStamp, Failure> {
+        if let Source::Level(ReadLevel::Bounded { max_age_ms }) = self.source
+            && stamp.age_ms > max_age_ms
+        {
+            return Err(Failure::from_core(Error::Stale {
+                behind_ms: Some(stamp.age_ms - max_age_ms),
+                node: None,
+            }));
+        }
+        let mut pinned = stamp;
+        if !first {
+            let (generation, from) = self.from.split_first_chunk::<8>().ok_or_else(|| {
+                let message = "the page token was not issued for a mirror";
+                Failure::invalid("BAD_PAGE_TOKEN", message)
+            })?;
+            pinned.generation = u64::from_be_bytes(*generation);
+            self.from = self.from.slice_ref(from);
+        }
+        self.source = Source::Level(ReadLevel::Mirror {
+            generation: pinned.generation,
+        });
+        Ok(pinned)
+    }
+}
+
 impl KvService {
+    /// Where the keyspace is mirrored, a scan that a mirror may answer reads one generation on all of its pages.
+    async fn at_mirror(
+        &self,
+        scope: &Scope<'_>,
+        plan: &mut Plan,
+        (first, patience): (bool, Duration),
+    ) -> Result<Option<MirrorStamp>, Failure> {
+        let mirrored = matches!(
+            plan.source,
+            Source::Level(ReadLevel::Eventual | ReadLevel::Bounded { .. })
+        );
+        if !mirrored || plan.filter == Filter::Conflicts {
+            return Ok(None);
+        }
+        let shown = self.calls.mirror_shown(scope.keyspace, patience).await;
+        match shown.map_err(Failure::from_core)? {
+            Some(stamp) => plan.pin(stamp, first).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// One page.
     pub(super) async fn scan_page(
         &self,
         keyspace: &str,
         scan: kv::Scan,
         patience: Duration,
-        form: Form,
+        (form, forward): (Form, bool),
     ) -> Result<kv::ScanResponse, Failure> {
         let catalog = self.calls.shared.catalog();
         let scope = Scope::find(&catalog, keyspace, wall_ms())?;
-        let plan = Plan::new(&scope, &scan)?;
+        let mut plan = Plan::new(&scope, &scan)?;
+        let asked = plan.source.level_of(ShardId(0))?;
+        let mirror = if forward {
+            None
+        } else {
+            self.at_mirror(&scope, &mut plan, (scan.page_token.is_empty(), patience))
+                .await?
+        };
         let merged = if plan.is_empty() {
             Merged::default()
         } else {
-            self.page(&scope, &plan, patience).await?
+            self.page(&scope, &plan, (forward, patience)).await?
         };
         Ok(kv::ScanResponse {
             entries: merged.entries,
             next_page_token: merged
                 .next
-                .map(|next| plan.fingerprint.seal(&next))
+                .map(|next| plan.fingerprint.seal(&plan.position(&next)))
                 .unwrap_or_default(),
-            level: Some(level_to_wire(plan.source.level_of(ShardId(0))?)),
+            level: Some(level_to_wire(asked)),
             served_by: (form == Form::Unary).then(|| self.calls.shared.served_by()),
-            staleness_ms: merged.age_ms.unwrap_or(0),
-            staleness_unknown: merged.age_ms.is_none(),
+            staleness_ms: mirror.map_or(merged.age_ms.unwrap_or(0), |stamp| stamp.age_ms),
+            staleness_unknown: mirror.is_none() && merged.age_ms.is_none(),
             session: scope.session_after_scan(&scan.session, &merged.seen),
             stamp_ms: if form == Form::Unary {
                 scope.wall_ms
@@ -275,6 +344,7 @@ impl KvService {
                 0
             },
             range_stamps: merged.range_stamps,
+            mirror: mirror.map(mirror_to_wire),
         })
     }
 
@@ -282,19 +352,24 @@ impl KvService {
         &self,
         scope: &Scope<'_>,
         plan: &Plan,
-        patience: Duration,
+        (forward, patience): (bool, Duration),
     ) -> Result<Merged, Failure> {
         let mut pages = Vec::new();
         let mut range_stamps = Vec::new();
-        let answers = self.calls.ask(plan.asks(scope)?, patience).await;
+        let asks = plan.asks(scope)?.into_iter();
+        let asks = asks.map(|ask| ask.forwardable(forward)).collect();
+        let answers = self.calls.ask(asks, patience).await;
         let (mut seen, mut age_ms) = (Vec::new(), Some(0));
         for (place, answer) in answers.into_iter().enumerate() {
             let answer = answer.map_err(|error| Failure::named(error, scope.catalog))?;
-            let (answer, shown) = sessions::unwrap(answer);
+            let (mut answer, shown) = sessions::unwrap(answer);
             if let Some(shown) = shown {
                 age_ms = age_ms.and_then(|oldest| Some(shown.age_ms?.max(oldest)));
                 let shard = ShardId(u16::try_from(place).unwrap_or(u16::MAX));
                 seen.push((shard, shown.seen));
+            }
+            if let Response::Read(read) = answer {
+                answer = Response::Read(read.unwrapped());
             }
             match answer {
                 Response::Read(Answer::Page { keys, more }) => pages.push((keys, more)),
@@ -313,7 +388,8 @@ impl KvService {
                     | Answer::Examined { .. }
                     | Answer::Holds(_)
                     | Answer::Leases(_)
-                    | Answer::Shown(_),
+                    | Answer::Shown(_)
+                    | Answer::Mirrored(..),
                 )
                 | Response::Written(_)
                 | Response::KeyspaceCreated(_)
@@ -326,21 +402,12 @@ impl KvService {
                 | Response::ViewClosed
                 | Response::Inner(_)
                 | Response::LeaseHeld(_)
-                | Response::LeaseEnded => return Err(Failure::unexpected_answer()),
+                | Response::LeaseEnded
+                | Response::Mirror(_)
+                | Response::MirrorShown(_) => return Err(Failure::unexpected_answer()),
             }
         }
-        let (keys, mut next) = merge_pages(pages, plan.limit);
-        let mut entries = Vec::with_capacity(keys.len());
-        let mut bytes = 0;
-        for (key, set) in keys {
-            if bytes >= ANSWER_BYTES_SOFT_MAX {
-                // The page is full before the keys are through: go on from the first one left out.
-                next = Some(key);
-                break;
-            }
-            bytes += set.siblings().iter().map(value_len).sum::<usize>() + key.len();
-            entries.push(scope.entry(key, &set));
-        }
+        let (entries, next) = entries_of(scope, merge_pages(pages, plan.limit));
         Ok(Merged {
             entries,
             next,
@@ -374,6 +441,25 @@ fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
         }
     }
     None
+}
+
+/// The keys of a merged page as they are told, and where to go on.
+fn entries_of(
+    scope: &Scope<'_>,
+    (keys, mut next): (Vec<(Bytes, SiblingSet)>, Option<Bytes>),
+) -> (Vec<kv::Entry>, Option<Bytes>) {
+    let mut entries = Vec::with_capacity(keys.len());
+    let mut bytes = 0;
+    for (key, set) in keys {
+        if bytes >= ANSWER_BYTES_SOFT_MAX {
+            // The page is full before the keys are through: go on from the first one left out.
+            next = Some(key);
+            break;
+        }
+        bytes += set.siblings().iter().map(value_len).sum::<usize>() + key.len();
+        entries.push(scope.entry(key, &set));
+    }
+    (entries, next)
 }
 
 #[cfg(test)]

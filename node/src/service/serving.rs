@@ -7,7 +7,8 @@ use bytes::Bytes;
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::NodeId;
-use meridian_core::request::{Answer, Response, Shown};
+use meridian_core::mirror::MirrorStamp;
+use meridian_core::request::{Answer, Request, Response, Shown};
 use meridian_proto::kv::v1 as kv;
 
 use super::KvService;
@@ -63,6 +64,8 @@ pub(super) struct Slot<'a> {
     pub(super) replies: &'a Arc<Replies>,
     pub(super) id: u64,
     pub(super) patience: Duration,
+    /// It may go to the home zone of a keyspace that is mirrored here.
+    pub(super) forward: bool,
 }
 
 impl KvService {
@@ -124,6 +127,11 @@ impl KvService {
             op_id,
             action_keys,
         };
+        let request = if slot.forward {
+            Request::AtHome(Box::new(request))
+        } else {
+            request
+        };
         Ok(Submission { request, ticket })
     }
 
@@ -149,7 +157,8 @@ impl KvService {
             wall_ms: wall_ms(),
         };
         let session = session_after(&scope, &ticket, (&response, shown.as_deref()));
-        let served = self.served(by, session, form);
+        let (response, mirror) = from_mirror(response);
+        let served = self.served(by, (session, mirror), form);
         self.word_response(&scope, (ticket, response), (served, shown))
     }
 
@@ -209,13 +218,16 @@ impl KvService {
                 | Answer::Digest(_)
                 | Answer::Range { .. }
                 | Answer::Leases(_)
-                | Answer::Shown(_),
+                | Answer::Shown(_)
+                | Answer::Mirrored(..),
             )
             | Response::ViewOpened(_)
             | Response::ViewClosed
             | Response::Inner(_)
             | Response::LeaseHeld(_)
             | Response::LeaseEnded
+            | Response::Mirror(_)
+            | Response::MirrorShown(_)
             | Response::KeyspaceCreated(_)
             | Response::KeyspaceDeleted(_)
             | Response::KeyspaceAltered { .. }
@@ -227,18 +239,25 @@ impl KvService {
 
 impl KvService {
     /// Who served it and when; a stream's envelope says most of that once for all.
-    fn served(&self, by: Option<NodeId>, session: Bytes, form: Form) -> Served {
+    fn served(
+        &self,
+        by: Option<NodeId>,
+        (session, mirror): (Bytes, Option<MirrorStamp>),
+        form: Form,
+    ) -> Served {
         let other = by.and_then(|node| self.calls.shared.served_by_node(node));
         match form {
             Form::Stream => Served {
                 by: other,
                 stamp_ms: 0,
                 session,
+                mirror,
             },
             Form::Unary => Served {
                 by: Some(other.unwrap_or_else(|| self.calls.shared.served_by())),
                 stamp_ms: wall_ms(),
                 session,
+                mirror,
             },
         }
     }
@@ -256,6 +275,15 @@ fn session_after(
         scope.session_after_read(&ticket.session, ticket.shard, (answer, &shown.seen))
     } else {
         Bytes::new()
+    }
+}
+
+/// The answer itself, and what a mirror says of it.
+fn from_mirror(response: Response) -> (Response, Option<MirrorStamp>) {
+    if let Response::Read(Answer::Mirrored(answer, stamp)) = response {
+        (Response::Read(*answer), Some(stamp))
+    } else {
+        (response, None)
     }
 }
 

@@ -44,6 +44,7 @@ impl KvService {
                     replies: &replies,
                     id: slot,
                     patience,
+                    forward: false,
                 },
             );
             op_ids.push(
@@ -252,7 +253,12 @@ impl Kv for KvService {
         let kv::ScanRequest { keyspace, scan } = request.into_inner();
         self.admit().map_err(|failure| failure.to_status())?;
         let page = self
-            .scan_page(&keyspace, scan.unwrap_or_default(), patience, Form::Unary)
+            .scan_page(
+                &keyspace,
+                scan.unwrap_or_default(),
+                patience,
+                (Form::Unary, false),
+            )
             .await;
         page.map(Response::new)
             .map_err(|failure| failure.to_status())

@@ -11,6 +11,8 @@ mod one_zone;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod snapshot;
+#[cfg(test)]
 mod sync;
 #[cfg(test)]
 mod transactions;

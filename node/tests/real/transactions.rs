@@ -18,6 +18,7 @@ async fn operate(
     let operations = (0..).zip(operations).map(|(id, operation)| kv::Operation {
         id,
         deadline_ms: 0,
+        forward: false,
         operation: Some(operation),
     });
     let request = kv::OperateRequest {

@@ -118,6 +118,7 @@ async fn a_stream_answers_every_operation_by_id_and_pages_of_a_scan_add_up() {
     let puts = (0..500_u64).map(|id| kv::Operation {
         id,
         deadline_ms: 0,
+        forward: false,
         operation: Some(kv::operation::Operation::Put(kv::Put {
             key: format!("key-{id:03}").into(),
             value: format!("{id}").into(),

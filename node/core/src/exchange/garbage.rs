@@ -54,6 +54,7 @@ impl Group {
             Settled {
                 stable: &stable,
                 expired,
+                through: context.tombstones_through,
             },
             TOMBSTONES_DROPPED_MAX,
         );

@@ -49,6 +49,8 @@ pub(crate) struct ExchangeContext<'a> {
     pub(crate) engine: &'a dyn Engine,
     pub(crate) rng: &'a mut StdRng,
     /// Views the core may still open.
+    /// See [`Settled::through`](crate::shard::garbage::Settled).
+    pub(crate) tombstones_through: u64,
     pub(crate) views_left: usize,
     /// Where messages go.
     pub(crate) out: &'a mut Outputs,

@@ -4,6 +4,7 @@
 //! persisted, cut the log, save. raft 0.7.0 hands out only entries up to min(committed, persisted), so applying in the
 //! batch that appends later entries is safe (protocol rule 31).
 
+use bytes::Bytes;
 use meridian_causal::Hlc;
 use raft::eraftpb::{Entry, EntryType};
 
@@ -13,10 +14,11 @@ use crate::command::{Command, Op, Waiter};
 use crate::config::Bounds;
 use crate::error::Error;
 use crate::exchange::Applied;
-use crate::ids::RequestId;
+use crate::ids::{GroupId, RequestId};
+use crate::keys::{Kind, VersionKey};
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OPS_MAX};
 use crate::output::{Observation, Outputs, Stage};
-use crate::shard::Resolved;
+use crate::shard::{Resolved, versions};
 use crate::time::Now;
 use crate::workspace::Workspace;
 
@@ -299,6 +301,7 @@ impl Group {
                     }
                 }
                 if context.observe {
+                    observe_stored((self.id, entry.index), context.work, context.out)?;
                     observe_stages(&command, context.out);
                 }
                 self.outcomes.extend(
@@ -427,6 +430,28 @@ impl Group {
                 .is_some();
         applicable || self.queued() > 0 || self.raft.has_ready()
     }
+}
+
+/// Tells checkers what the keys hold whose records an entry has written.
+fn observe_stored(
+    (group, index): (GroupId, u64),
+    work: &Workspace<'_>,
+    out: &mut Outputs,
+) -> Result<(), Error> {
+    for stored in work.entry_keys() {
+        if stored.first() != Some(&Kind::Version.number()) {
+            continue;
+        }
+        let key = VersionKey::user_key(&stored)?;
+        let set = versions::load(work, group.into(), key)?;
+        out.observations.push(Observation::Stored {
+            group,
+            index,
+            key: Bytes::copy_from_slice(key),
+            live: set.digest(key),
+        });
+    }
+    Ok(())
 }
 
 /// Tells checkers which stages of transactions an entry brings.

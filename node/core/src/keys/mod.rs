@@ -18,6 +18,7 @@ mod expiry;
 mod identity;
 mod intent;
 mod lease;
+pub(crate) mod mirror;
 mod op_id;
 mod op_order;
 mod outbox;
@@ -36,6 +37,10 @@ pub use expiry::ExpiryKey;
 pub use identity::{NodeIdentity, NodeIdentityKey};
 pub use intent::IntentKey;
 pub use lease::{LeaseKey, LeaseRecord, LeasedKey};
+pub use mirror::{
+    HeldGeneration, MirrorChangeKey, MirrorPart, MirrorPartKey, MirrorPointer, MirrorPointerKey,
+    MirrorVersionKey, PartialGeneration, mirror_ranges,
+};
 pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
 pub use outbox::{OutboxFrame, OutboxKey, OutboxRecord};
@@ -86,6 +91,12 @@ pub enum Kind {
     Decision = 0x15,
     /// A key is attached to a lease: rest is the lease's name and token, then the key.
     LeasedKey = 0x16,
+    /// What a mirror holds of a key in a generation: rest is the key, escaped, and the generation, inverted.
+    MirrorVersion = 0x20,
+    /// How far a shard is mirrored.
+    MirrorPart = 0x21,
+    /// Which generation of a keyspace is shown.
+    MirrorPointer = 0x22,
     /// An effect kept for other zones and for watchers: rest is its dot.
     Outbox = 0x80,
     /// An entry of a Raft log: rest is zone, epoch, index.
@@ -94,11 +105,13 @@ pub enum Kind {
     RaftState = 0x82,
     /// A change that no effect tells of: rest is its number.
     Change = 0x83,
+    /// A key that a generation of a mirror changed: rest is the generation, then the key.
+    MirrorChange = 0x90,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Version,
         Self::Conflict,
         Self::Tombstone,
@@ -115,10 +128,14 @@ impl Kind {
         Self::Intent,
         Self::Decision,
         Self::LeasedKey,
+        Self::MirrorVersion,
+        Self::MirrorPart,
+        Self::MirrorPointer,
         Self::Outbox,
         Self::RaftEntry,
         Self::RaftState,
         Self::Change,
+        Self::MirrorChange,
     ];
 
     /// Its number on disk.

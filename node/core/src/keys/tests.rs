@@ -343,7 +343,7 @@ fn kinds_have_distinct_numbers_and_stand_in_their_family() {
         );
         let short_lived = matches!(
             kind,
-            Kind::Outbox | Kind::RaftEntry | Kind::RaftState | Kind::Change
+            Kind::Outbox | Kind::RaftEntry | Kind::RaftState | Kind::Change | Kind::MirrorChange
         );
         assert_eq!(kind.number() >= LOG_FAMILY_FIRST, short_lived, "{kind:?}");
     }

@@ -287,6 +287,7 @@ impl Core {
             | What::Pin(..)
             | What::Level(_)
             | What::Across(_)
+            | What::Mirrored
             | What::Own(_) => Self::answer(waiter.origin, Err(Error::LeaseHeld), out),
         }
     }

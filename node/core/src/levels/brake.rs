@@ -77,6 +77,8 @@ const fn is_new_write(request: &Request) -> bool {
         | Request::Reincarnate { .. }
         | Request::ViewOpen { .. }
         | Request::ViewClose { .. }
+        | Request::AtHome(_)
+        | Request::Mirrors { .. }
         | Request::Inner(_)
         | Request::LeaseAcquire(_)
         | Request::LeaseRenew { .. }

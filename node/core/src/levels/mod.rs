@@ -136,7 +136,7 @@ impl ReadLevel {
     /// Whether this module serves it.
     pub(crate) const fn is_leveled(self) -> bool {
         match self {
-            Self::Linearizable | Self::Eventual | Self::View { .. } => false,
+            Self::Linearizable | Self::Eventual | Self::View { .. } | Self::Mirror { .. } => false,
             Self::Session | Self::Bounded { .. } | Self::Zones { .. } => true,
         }
     }
@@ -155,7 +155,10 @@ impl Core {
             ReadLevel::Session => self.read_session(now, routed, read, out),
             ReadLevel::Bounded { .. } => self.read_bounded(now, routed, read, out),
             ReadLevel::Zones { count } => self.read_zones(now, &routed, (read, count), out),
-            ReadLevel::Linearizable | ReadLevel::Eventual | ReadLevel::View { .. } => {}
+            ReadLevel::Linearizable
+            | ReadLevel::Eventual
+            | ReadLevel::View { .. }
+            | ReadLevel::Mirror { .. } => {}
         }
     }
 
@@ -202,6 +205,7 @@ impl Core {
             ReadLevel::Linearizable
             | ReadLevel::Eventual
             | ReadLevel::View { .. }
+            | ReadLevel::Mirror { .. }
             | ReadLevel::Zones { .. } => false,
         }
     }
@@ -351,7 +355,7 @@ impl Core {
         let age_ms = match read.level {
             // Of the zone: what the level promises is not more.
             ReadLevel::Linearizable => Some(0),
-            ReadLevel::View { .. } => None,
+            ReadLevel::View { .. } | ReadLevel::Mirror { .. } => None,
             ReadLevel::Eventual
             | ReadLevel::Session
             | ReadLevel::Bounded { .. }

@@ -56,6 +56,8 @@ pub struct Settled<'a> {
     pub stable: &'a VersionVector,
     /// Whether another zone may have a version live that has expired here.
     pub expired: Expired,
+    /// Log index up to which every mirror of the shard has passed; what was deleted later stays (protocol rule 24).
+    pub through: u64,
 }
 
 /// Keys whose tombstones may go, oldest tombstones first, with the dots of all of them; at most `limit`.
@@ -121,7 +123,9 @@ fn droppable(
 ) -> Result<Option<Vec<Dot>>, Error> {
     let set = versions::load(read, place, key)?;
     let kept = settled.expired == Expired::Kept && set.siblings().iter().any(Sibling::is_expired);
-    let droppable = set.all_tombstones() && set.context().within(settled.stable) && !kept;
+    let passed = settled.through == u64::MAX
+        || versions::stamp(read, place, key)?.is_some_and(|index| index <= settled.through);
+    let droppable = passed && set.all_tombstones() && set.context().within(settled.stable) && !kept;
     Ok(droppable.then(|| versions::dots(&set).collect()))
 }
 

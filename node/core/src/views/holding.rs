@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::InnerResponse;
 use crate::limits::{HOLD_ACROSS_MS_MAX, HOLD_MS_MAX, READ_VIEWS_MAX, VIEW_MS_MAX};
-use crate::output::{Outputs, Pinned, Stage};
+use crate::output::{Observation, Outputs, Pinned, Stage};
 use crate::request::{Query, Response};
 use crate::route::Routed;
 use crate::shard::{PreparedPart, Resolved};
@@ -48,6 +48,19 @@ impl HeldView {
             .filter(|(_, part)| part.writes.iter().any(|key| touches(query, key)))
             .map(|((_, id), _)| *id)
             .collect()
+    }
+
+    /// A group's part of a cut: its log index, and its state once nothing that is prepared in it is open. Asking keeps the
+    /// view. `None`: not all shards are known to be pinned, or the group is not.
+    pub(crate) fn of_cut(&mut self, now: Now, group: GroupId) -> Option<(u64, Option<Pinned>)> {
+        let (index, _) = *self.groups.get(&group)?;
+        if self.pins.is_empty() {
+            return None;
+        }
+        self.until_ns = now.after_ms(VIEW_MS_MAX);
+        let ids = (group, TransactionId(0))..=(group, TransactionId(u128::MAX));
+        let open = self.pending.range(ids).next().is_some();
+        Some((index, (!open).then(|| self.pinned())))
     }
 
     pub(super) fn take(&mut self, group: GroupId, resolved: &Resolved) {
@@ -155,6 +168,13 @@ impl Core {
             let term = group.term();
             let Some(shard) = group.shard() else { continue };
             held.groups.insert(*of, (shard.meta().applied, term));
+            if self.config.observe {
+                out.observations.push(Observation::Pinned {
+                    view: id,
+                    group: *of,
+                    index: shard.meta().applied,
+                });
+            }
             if !self.config.planted.read_through_prepared {
                 let prepared = shard.locks().prepared().iter();
                 held.pending

@@ -192,6 +192,7 @@ fn use_everything(zone: &mut Zone) -> Result<(), Error> {
     let settled = garbage::Settled {
         stable: &stable,
         expired: garbage::Expired::Kept,
+        through: u64::MAX,
     };
     garbage::tombstone_candidates(&zone.engine, zone.meta(), group, settled, 9)?;
     compare::range_hashes(&zone.engine, group, b"", 9, 9)?;

@@ -299,6 +299,7 @@ impl Zone {
         let settled = garbage::Settled {
             stable: &stable,
             expired,
+            through: u64::MAX,
         };
         let keys =
             garbage::tombstone_candidates(&self.engine, self.meta(), group, settled, 100).unwrap();
