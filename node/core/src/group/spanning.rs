@@ -64,6 +64,16 @@ impl Group {
         if !self.id.spans_zones() {
             return;
         }
+        if self.spanning.is_none() {
+            // What a write of unknown outcome left in the log counts as durable from here on: observers have not heard of it.
+            let last = self.log().last();
+            let term = self.raft.raft.raft_log.term(last).unwrap_or_default();
+            let entered = vec![(last, term)];
+            self.spanning = Some(Spanning {
+                entered,
+                ..Spanning::default()
+            });
+        }
         let spanning = self.spanning.get_or_insert_default();
         let nodes = catalog.nodes.iter();
         spanning.zones = nodes.map(|(node, record)| (*node, record.zone)).collect();
