@@ -231,10 +231,8 @@ impl Scenario {
         let mut rng_sync = streams.stream("scenario.sync", 0);
         let policy = match options.mode {
             Mode::Sync => draw_sync(&mut rng_sync, topology, &mut faults),
-            Mode::Async | Mode::Snapshot => Policy {
-                mode: options.mode,
-                ..Policy::default()
-            },
+            Mode::Snapshot => draw_snapshot(&mut streams.stream("scenario.policy", 0)),
+            Mode::Async => Policy::default(),
         };
         Self {
             seed: options.seed,
@@ -251,6 +249,16 @@ impl Scenario {
             planted: options.planted,
             policy,
         }
+    }
+}
+
+/// The home of a snapshot keyspace is the first zone; cuts are frequent, so that runs see many.
+fn draw_snapshot(rng: &mut SmallRng) -> Policy {
+    Policy {
+        mode: Mode::Snapshot,
+        home: Some(ZoneId(1)),
+        interval_ms: rng.between(100, 2_500),
+        ..Policy::default()
     }
 }
 
