@@ -53,6 +53,9 @@ struct Args {
     /// Nodes of a running cluster, HOST:PORT; without them a cluster is started.
     #[arg(long, value_delimiter = ',')]
     endpoints: Vec<String>,
+    /// The keyspace of the running cluster that is asked.
+    #[arg(long, requires = "endpoints", default_value = "default")]
+    keyspace: String,
     /// Zones and nodes of the cluster to start: 3x1, 1x3.
     #[arg(long, default_value = "3x1")]
     cluster: Shape,
@@ -340,6 +343,7 @@ async fn connect(args: &Args) -> Result<Target, String> {
     let connect = |zone: Option<String>| {
         let builder = Client::builder()
             .endpoints(args.endpoints.iter().cloned())
+            .keyspace(&args.keyspace)
             .timeout(CALL_TIME_MAX);
         match zone {
             Some(zone) => builder.zone(zone).stay_in_zone(),

@@ -10,11 +10,18 @@ use meridian_chaos::trace::Trace;
 use meridian_core::catalog::Mode;
 use meridian_core::config::PlantedBugs;
 
+/// Simulated seconds of load, where nothing else is said.
+const SECONDS: u64 = 20;
+
 fn report(seed: u64, topology: Topology, planted: PlantedBugs) -> Report {
+    report_of((seed, SECONDS), topology, planted)
+}
+
+fn report_of((seed, seconds): (u64, u64), topology: Topology, planted: PlantedBugs) -> Report {
     run(
         Options {
             seed,
-            seconds: 20,
+            seconds,
             topology: Some(topology),
             mode: Mode::Sync,
             planted,
@@ -57,6 +64,20 @@ fn a_zone_whose_disks_are_lost_takes_nothing_acknowledged_with_it() {
         .take(2)
         .collect();
     assert_eq!(reports.len(), 2, "a zone is wiped in two of the seeds");
+}
+
+/// A replica had taken a group image, and its answer was lost: the leader offered images for ever.
+#[test]
+fn an_image_that_is_offered_again_is_answered() {
+    let report = report_of((1638, 60), Topology::THREE_BY_THREE, PlantedBugs::default());
+    assert_eq!(report.line(), None);
+}
+
+/// A write of unknown outcome stood in the log after the restart, and was acknowledged.
+#[test]
+fn what_a_failed_write_left_in_the_log_counts_as_durable() {
+    let report = report_of((26, 60), Topology::THREE_BY_ONE, PlantedBugs::default());
+    assert_eq!(report.line(), None);
 }
 
 #[test]

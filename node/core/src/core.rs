@@ -258,7 +258,8 @@ impl Core {
         if message.to != group.replica.0 {
             return;
         }
-        if message.msg_type == i32::from(raft::eraftpb::MessageType::MsgSnapshot) {
+        let image = message.msg_type == i32::from(raft::eraftpb::MessageType::MsgSnapshot);
+        if image && !group.is_past(&message) {
             out.messages.extend(group.begin_install(message, now));
         } else {
             group.receive(message, &mut self.rng);

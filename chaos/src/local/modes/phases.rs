@@ -215,22 +215,26 @@ impl Bench {
     /// Cuts one zone off, and asks on both sides.
     pub(super) async fn cut_off(&mut self) -> Result<(), String> {
         self.block(true).await?;
-        let cut_at = Instant::now();
         let mut rows = Vec::new();
         for keyspace in KEYSPACES {
             let asker = self.asker(LOST)?.clone();
-            let put = asker.put(keyspace, ("cut", "minority")).await;
-            let get = asker
-                .get(keyspace, "quiet-0-0", level(Kind::Linearizable))
-                .await;
-            let eventual = asker
-                .get(keyspace, "quiet-0-0", level(Kind::Eventual))
-                .await;
-            let goes_on = self.goes_on(keyspace, cut_at).await?;
+            // The first is asked right after the cut, the others when it is known.
+            let minority = async {
+                let put = asker.put(keyspace, ("cut", "minority")).await;
+                let get = asker
+                    .get(keyspace, "quiet-0-0", level(Kind::Linearizable))
+                    .await;
+                let eventual = asker
+                    .get(keyspace, "quiet-0-0", level(Kind::Eventual))
+                    .await;
+                (put, get, eventual)
+            };
+            let majority = self.goes_on(keyspace);
+            let ((put, get, eventual), goes_on) = tokio::join!(minority, majority);
             self.judge_cut(keyspace, (&put, &get), &eventual);
             rows.push([
                 keyspace.to_owned(),
-                goes_on,
+                goes_on?,
                 told(&put),
                 told(&get),
                 told(&eventual),
@@ -249,20 +253,22 @@ impl Bench {
         Ok(())
     }
 
-    /// Since the cut, until the majority side has done a put; or why it refuses.
-    async fn goes_on(&self, keyspace: &str, cut_at: Instant) -> Result<String, String> {
+    /// Until the majority side has done a put; or why it refuses.
+    async fn goes_on(&self, keyspace: &str) -> Result<String, String> {
         let asker = self.asker(0)?;
+        let begun = Instant::now();
         loop {
             let put = asker.put(keyspace, ("cut", "majority")).await;
             match &put.1 {
                 Ok(_) => {
                     return Ok(format!(
-                        "{}, {} after the cut at the latest",
+                        "{}, {} after asking began",
                         told(&put),
-                        ms(cut_at.elapsed())
+                        ms(begun.elapsed())
                     ));
                 }
-                Err(_) if cut_at.elapsed() >= GOES_ON_WITHIN => return Ok(told(&put)),
+                Err(error) if !error.is_retryable() => return Ok(told(&put)),
+                Err(_) if begun.elapsed() >= GOES_ON_WITHIN => return Ok(told(&put)),
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         }
@@ -325,17 +331,17 @@ impl Bench {
 
     /// Writes in the zone that is about to be lost, then loses it, and counts what the others lack.
     pub(super) async fn lose(&mut self, time: Duration) -> Result<(), String> {
-        let until = Instant::now() + time;
         let asker = self.asker(LOST)?.clone();
-        let writers = KEYSPACES.map(|keyspace| tokio::spawn(write(asker.clone(), keyspace, until)));
-        let mut acknowledged = Vec::new();
-        for writer in writers {
-            acknowledged.push(writer.await.map_err(text)?);
-        }
+        let writers = KEYSPACES.map(|keyspace| tokio::spawn(write(asker.clone(), keyspace)));
+        tokio::time::sleep(time).await;
         for node in self.cluster.plan.nodes() {
             if node.zone == self.zone(LOST)? {
                 self.cluster.kill(&node.name)?;
             }
+        }
+        let mut acknowledged = Vec::new();
+        for writer in writers {
+            acknowledged.push(writer.await.map_err(text)?);
         }
         tokio::time::sleep(SETTLE).await;
         let mut rows = Vec::new();
@@ -396,14 +402,10 @@ fn lost_key(n: u64) -> String {
     format!("lost-{n}")
 }
 
-/// Writes one key after the other; how many were acknowledged. It ends at the first that is not.
-async fn write(asker: Asker, keyspace: &'static str, until: Instant) -> u64 {
+/// Writes one key after the other until one is not acknowledged; how many were.
+async fn write(asker: Asker, keyspace: &'static str) -> u64 {
     let mut count = 0;
-    while Instant::now() < until {
-        let (_, answer) = asker.put(keyspace, (&lost_key(count), "v")).await;
-        if answer.is_err() {
-            break;
-        }
+    while asker.put(keyspace, (&lost_key(count), "v")).await.1.is_ok() {
         count += 1;
     }
     count

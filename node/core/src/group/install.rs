@@ -104,6 +104,12 @@ impl Group {
         }
     }
 
+    /// Whether this replica has all that an image would bring. Raft is shown such a message and answers how far the log is: a
+    /// leader whose answer to the first was lost would else offer images for ever.
+    pub(crate) fn is_past(&self, message: &Message) -> bool {
+        message.get_snapshot().get_metadata().index <= self.machine.applied()
+    }
+
     /// Holds a snapshot message back and begins to pull its image. A newer image replaces one under way.
     pub(crate) fn begin_install(
         &mut self,
