@@ -1,6 +1,8 @@
 //! Real processes: what no simulation shows, namely sockets, files, signals and exit codes.
 
 #[cfg(test)]
+mod alter;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod leases;
