@@ -211,6 +211,7 @@ fn receipt(receipt: &Receipt) -> Value {
         "level": write_level(receipt.level),
         "zones": receipt.zones,
         "degraded": receipt.degraded,
+        "epoch": receipt.epoch,
         "op_id": receipt.op_id.map(|op_id| op_id.to_string()),
     })
 }
@@ -448,6 +449,7 @@ mod tests {
                 level: WriteLevel::Zone,
                 zones: vec!["us-east".to_owned()],
                 degraded: false,
+                epoch: 2,
                 op_id: None,
             },
             context: Bytes::from_static(&[1, 2]).into(),
@@ -457,7 +459,7 @@ mod tests {
             "key": "k",
             "receipt": {
                 "dot": "us-east.3:43", "mode": "async", "level": "zone", "zones": ["us-east"],
-                "degraded": false, "op_id": null,
+                "degraded": false, "epoch": 2, "op_id": null,
             },
             "context": "AQI", "session": "",
         });

@@ -156,6 +156,8 @@ pub struct Receipt {
     pub zones: Vec<String>,
     /// Fewer safeguards held than the mode promises.
     pub degraded: bool,
+    /// Epoch of the keyspace's policy: grows with each alter.
+    pub epoch: u64,
     /// The operation.
     pub op_id: Option<OpId>,
 }
@@ -168,6 +170,7 @@ impl From<wire::Receipt> for Receipt {
             level: WriteLevel::from_wire(wire.level.as_ref()),
             zones: wire.zones,
             degraded: wire.degraded,
+            epoch: wire.epoch,
             op_id: wire.op_id.as_ref().and_then(OpId::from_wire),
         }
     }

@@ -83,6 +83,7 @@ impl Scope<'_> {
             zones,
             degraded: false,
             op_id: Some(op_id_to_wire(op_id)),
+            epoch: self.keyspace.policy.epoch,
         }
     }
 
