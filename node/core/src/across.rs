@@ -15,6 +15,7 @@
 use crate::catalog::GroupRecord;
 use crate::core::Core;
 use crate::error::{EffectOf, Error};
+use crate::forward::awaited;
 use crate::group::Group;
 use crate::group::acks::Acked;
 use crate::ids::{GroupId, NodeId, RequestId};
@@ -22,7 +23,7 @@ use crate::limits::STRONG_MS_MAX;
 use crate::message::PeerMessage;
 use crate::output::Outputs;
 use crate::request::{ReadLevel, Request, Response};
-use crate::route::{Routed, awaited};
+use crate::route::Routed;
 use crate::time::{MS, Now};
 use crate::waiting::{Origin, Own, Waiter, What};
 

@@ -35,6 +35,7 @@ mod coordinator;
 mod core;
 pub mod error;
 mod exchange;
+mod forward;
 mod group;
 pub mod ids;
 mod images;

@@ -12,6 +12,7 @@ mod lease;
 mod measures;
 mod mirrors;
 mod operate;
+mod page_token;
 mod scan;
 mod serving;
 mod transact;
