@@ -44,6 +44,19 @@ fn mirrors_of_zones_of_three_nodes_show_whole_cuts_through_faults() {
     (5..7).for_each(|seed| expect_kept(seed, Topology::THREE_BY_THREE));
 }
 
+/// A part had received a generation when the zone, which had not heard of that, gave its number to another cut.
+#[test]
+fn a_number_that_a_part_has_used_for_another_cut_holds_no_mirror_up() {
+    let options = Options {
+        seed: 874,
+        seconds: 60,
+        topology: Some(Topology::THREE_BY_THREE),
+        mode: Mode::Snapshot,
+        planted: PlantedBugs::default(),
+    };
+    assert_eq!(run(options, Trace::default()).line(), None);
+}
+
 #[test]
 fn a_pointer_that_flips_before_the_last_shard_is_found() {
     let planted = PlantedBugs {

@@ -79,6 +79,14 @@ impl Part {
             .filter(|order| order.generation > newest && self.lost != Some(order.cut.view))
     }
 
+    /// Whether the number of an order is not free here: another cut came to have it before the zone was told. Nothing more can
+    /// come of such an order; the next one gets a number above all that parts have.
+    fn is_taken(&self, order: &Order) -> bool {
+        let newest = self.newest().map_or(0, |held| held.generation);
+        let held = self.held(order.generation);
+        order.generation <= newest && held.is_none_or(|held| held.view != order.cut.view)
+    }
+
     /// Whether what has come of the newest generation belongs to another cut than the one ordered.
     fn is_stray(&self) -> bool {
         match (&self.state.partial, self.open_order()) {
@@ -89,7 +97,7 @@ impl Part {
         }
     }
 
-    fn report(&self) -> PartReport {
+    pub(super) fn report(&self) -> PartReport {
         let newest = self.newest();
         let partial = self.state.partial.as_ref();
         PartReport {
@@ -102,7 +110,7 @@ impl Part {
             lost: self
                 .order
                 .as_ref()
-                .is_some_and(|order| self.lost == Some(order.cut.view)),
+                .is_some_and(|order| self.lost == Some(order.cut.view) || self.is_taken(order)),
         }
     }
 

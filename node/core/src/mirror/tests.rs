@@ -334,6 +334,30 @@ fn a_pointer_flips_when_the_last_shard_is_durable_and_not_before() {
 }
 
 #[test]
+fn an_order_under_a_number_that_another_cut_has_is_given_up() {
+    let held = |view| crate::keys::HeldGeneration {
+        generation: 3,
+        view,
+        cut_ms: 1,
+        source: Incarnation::from_raw(9),
+        index: 1,
+        bytes: 0,
+        keys: 0,
+    };
+    let lost = |view, ordered: Order| {
+        let mut part = Part::default();
+        part.become_state(crate::keys::MirrorPart {
+            have: vec![held(view)],
+            ..crate::keys::MirrorPart::default()
+        });
+        part.take_order(Some(ordered));
+        part.report().lost
+    };
+    assert!(!lost(7, order(3, 7)), "it is this cut");
+    assert!(lost(8, order(3, 7)), "another cut came to have it");
+}
+
+#[test]
 fn a_cut_that_parts_have_keeps_its_number_and_another_gets_one_that_none_has_used() {
     let number = |parts| ordered(parts).ordered_number();
     assert_eq!(number([durable(4, 7), durable(3, 5)]), Some(4));
