@@ -97,6 +97,13 @@ fn a_context_folded_over_a_dropped_delete_is_no_fault() {
     assert_eq!(report.line(), None);
 }
 
+/// A bounded read shows a version written after a delete, with less context, once the delete was dropped everywhere.
+#[test]
+fn a_version_that_came_after_a_dropped_delete_is_not_stale() {
+    let report = report_of((20_524, 60), Topology::THREE_BY_THREE, NO_BUGS);
+    assert_eq!(report.line(), None);
+}
+
 #[test]
 fn a_sibling_lost_in_a_merge_is_found() {
     expect_found(

@@ -195,7 +195,39 @@ fn is_shown(history: &History, visit: &Visit<'_>, of_key: &[usize], dot: Dot) ->
             deletes && operation.call_ns <= until_ns
         })
     };
-    visit.set.is_empty() && (visit.key.starts_with(EXPIRING) || of_key.iter().any(deletes))
+    if visit.set.is_empty() {
+        return visit.key.starts_with(EXPIRING) || of_key.iter().any(deletes);
+    }
+    of_key
+        .iter()
+        .any(|number| deletes(number) && is_dropped_before(history, visit, of_key, (*number, dot)))
+}
+
+/// Whether a delete that had seen a write may have been dropped everywhere before all that is shown came, from clients that
+/// had read less. Then what is shown was written after the delete, and the delete had seen none of it.
+fn is_dropped_before(
+    history: &History,
+    visit: &Visit<'_>,
+    of_key: &[usize],
+    (delete, dot): (usize, Dot),
+) -> bool {
+    let Some(delete) = history.operations.get(delete) else {
+        return false;
+    };
+    let Some(receipt) = delete.receipt() else {
+        return false;
+    };
+    let later = |shown: Dot| {
+        let writes = of_key
+            .iter()
+            .filter_map(|number| history.operations.get(*number));
+        let mut known = writes.filter(|write| write.receipt().is_some_and(|by| by.dot == shown));
+        let began = known
+            .next()
+            .is_none_or(|write| write.call_ns > delete.call_ns);
+        began && !receipt.context.covers(shown)
+    };
+    receipt.context.covers(dot) && visit.set.siblings().iter().all(|shown| later(shown.dot))
 }
 
 fn missing(history: &History, visit: &Visit<'_>, (number, dot): (usize, Dot)) -> Checked {
