@@ -281,6 +281,7 @@ fn output(operation: &Operation) -> Option<String> {
             | Answer::Range { .. }
             | Answer::Holds(_)
             | Answer::Leases(_)
+            | Answer::Returned { .. }
             | Answer::Mirrored(..),
         ) => None,
         Outcome::Read(Answer::Shown(shown)) => {

@@ -159,6 +159,8 @@ enum Plant {
     CommitInOneZone,
     /// A mirror's pointer flips before the last shard is there.
     MirrorSwapEarly,
+    /// A deposed home zone that is back goes on as home.
+    DeposedHomeServes,
 }
 
 impl Plant {
@@ -176,6 +178,7 @@ impl Plant {
             Self::AgeIgnoresAZone => bugs.age_ignores_a_zone = true,
             Self::CommitInOneZone => bugs.commit_in_one_zone = true,
             Self::MirrorSwapEarly => bugs.mirror_swap_early = true,
+            Self::DeposedHomeServes => bugs.deposed_home_serves = true,
         }
         bugs
     }
@@ -193,6 +196,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     age_ignores_a_zone: false,
     commit_in_one_zone: false,
     mirror_swap_early: false,
+    deposed_home_serves: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {

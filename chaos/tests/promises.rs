@@ -19,6 +19,7 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     age_ignores_a_zone: false,
     commit_in_one_zone: false,
     mirror_swap_early: false,
+    deposed_home_serves: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.

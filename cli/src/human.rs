@@ -7,6 +7,7 @@ use meridian_client::proto::admin::v1 as admin;
 use meridian_client::{Effect, Error, Sibling, Versions, WatchEvent, Written};
 
 use crate::exit::Failure;
+use crate::json;
 
 /// Characters of a value in a list.
 const VALUE_CHARS_MAX: usize = 60;
@@ -181,6 +182,48 @@ pub(crate) fn mirror(keyspace: &str, zone: &admin::ZoneMirror) -> String {
     };
     let heard = if zone.heard { "" } else { "; not heard of" };
     format!("{keyspace} in {}: {shown}{receiving}{heard}", zone.zone)
+}
+
+/// What a promoted mirror lacked.
+pub(crate) fn divergence(keyspace: &str, divergence: &admin::Divergence) -> String {
+    let heard = match divergence.heard_time_ms {
+        0 => "not heard of since its mirror's node has started".to_owned(),
+        heard => format!("last heard at {}", json::time(heard)),
+    };
+    let lacking = match divergence.lacking_keys {
+        0 => String::new(),
+        keys => {
+            format!("; {keys} keys of a later cut, which was not whole, are known to be lacking")
+        }
+    };
+    let returned = match divergence.returned.as_str() {
+        "whole" => "all it wrote has come back",
+        "given_up" => "what it wrote later is given up",
+        _ => "what it wrote later is awaited",
+    };
+    format!(
+        "{keyspace} was made of generation {}, cut at {}; the old home {} was {heard}{lacking}; {returned}",
+        divergence.generation,
+        json::time(divergence.cut_time_ms),
+        divergence.old_home,
+    )
+}
+
+/// How much has come back to a shard.
+pub(crate) fn returned_counts(shard: u32, page: &admin::ReturnedResponse) -> String {
+    format!(
+        "shard {shard}: {} writes after the cut, {} versions came back, to {} keys",
+        page.writes, page.versions, page.keys
+    )
+}
+
+/// A key to which writes came back.
+pub(crate) fn returned(row: &admin::ReturnedKey) -> String {
+    let writes = row.writes.iter();
+    let writes: Vec<String> = writes
+        .map(|write| format!("{} of {}:{}", write.became, write.zone, write.counter))
+        .collect();
+    format!("  {}  {}", short(&row.key), writes.join(", "))
 }
 
 #[cfg(test)]

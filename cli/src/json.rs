@@ -284,7 +284,54 @@ pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {
         });
         object.insert("altering".to_owned(), altering);
     }
+    if let (Some(object), Some(divergence)) = (shown.as_object_mut(), &keyspace.divergence) {
+        object.insert("divergence".to_owned(), diverged(divergence));
+    }
     shown
+}
+
+fn diverged(divergence: &admin::Divergence) -> Value {
+    json!({
+        "old_home": divergence.old_home,
+        "generation": divergence.generation,
+        "cut_time_ms": divergence.cut_time_ms,
+        "heard_time_ms": (divergence.heard_time_ms > 0).then_some(divergence.heard_time_ms),
+        "stopped_time_ms": divergence.stopped_time_ms,
+        "lacking_keys": divergence.lacking_keys,
+        "returned": divergence.returned,
+    })
+}
+
+/// What a promoted mirror lacked.
+pub(crate) fn divergence(keyspace: &str, divergence: &admin::Divergence) -> Value {
+    let mut report = diverged(divergence);
+    if let Some(object) = report.as_object_mut() {
+        object.insert("keyspace".to_owned(), keyspace.into());
+    }
+    report
+}
+
+/// How much has come back to a shard.
+pub(crate) fn returned_counts(shard: u32, page: &admin::ReturnedResponse) -> Value {
+    json!({
+        "shard": shard,
+        "writes": page.writes,
+        "versions": page.versions,
+        "keys": page.keys,
+    })
+}
+
+/// A key to which writes came back.
+pub(crate) fn returned(shard: u32, row: &admin::ReturnedKey) -> Value {
+    let writes = row.writes.iter().map(|write| {
+        json!({
+            "zone": write.zone,
+            "counter": write.counter,
+            "became": write.became,
+        })
+    });
+    let rest = json!({ "shard": shard, "writes": writes.collect::<Vec<_>>() });
+    with_key(&row.key, rest)
 }
 
 pub(crate) fn lag(row: &admin::LagRow) -> Value {

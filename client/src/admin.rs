@@ -95,6 +95,8 @@ impl NodeAdmin {
         read keyspace_list: KeyspaceListRequest => KeyspaceListResponse;
         /// Changes how a keyspace is replicated.
         within keyspace_alter: KeyspaceAlterRequest => KeyspaceAlterResponse;
+        /// Keys to which writes of a deposed home zone came back.
+        read returned: ReturnedRequest => ReturnedResponse;
         /// Deletes a keyspace and its data.
         within keyspace_delete: KeyspaceDeleteRequest => KeyspaceDeleteResponse;
         /// The mirrors of a keyspace, and a cut on demand.

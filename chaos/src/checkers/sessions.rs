@@ -170,7 +170,8 @@ fn dots_of(operation: &Operation) -> Vec<Dot> {
             | Answer::Range { .. }
             | Answer::Holds(_)
             | Answer::Mirrored(..)
-            | Answer::Leases(_),
+            | Answer::Leases(_)
+            | Answer::Returned { .. },
         )
         | Outcome::Info
         | Outcome::Fail(_) => Vec::new(),

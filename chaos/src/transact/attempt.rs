@@ -322,6 +322,7 @@ impl Attempt {
             Answer::Digest(_)
             | Answer::Holds(_)
             | Answer::Leases(_)
+            | Answer::Returned { .. }
             | Answer::Shown(_)
             | Answer::Mirrored(..) => (None, None, 0),
         };

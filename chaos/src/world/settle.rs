@@ -469,7 +469,8 @@ impl World {
             | Query::Digest { shard }
             | Query::Range { shard, .. }
             | Query::Validate { shard, .. }
-            | Query::Leases { shard, .. } => *shard,
+            | Query::Leases { shard, .. }
+            | Query::Returned { shard, .. } => *shard,
         };
         let machine = self
             .nodes

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use super::PromoteArgs;
+
 /// What to do with the mirrors of a keyspace.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
@@ -10,6 +12,8 @@ pub(crate) enum MirrorCommand {
         /// The keyspace
         keyspace: String,
     },
+    /// Make the mirror in a zone the home, as `kv promote` does
+    Promote(PromoteArgs),
     /// Take a cut at once, and wait until every zone shows it
     Now {
         /// The keyspace

@@ -12,11 +12,13 @@ use crate::parse;
 
 mod mirror;
 mod policy;
+mod promote;
 mod transfer;
 mod waiting;
 
 pub(crate) use mirror::MirrorCommand;
 pub(crate) use policy::{AlterArgs, PolicyArgs};
+pub(crate) use promote::{DivergenceArgs, PromoteArgs};
 pub(crate) use transfer::{ExportArgs, Format, ImportArgs};
 pub(crate) use waiting::{HoldArgs, LeaseCommand, LockArgs, WatchArgs};
 
@@ -121,6 +123,10 @@ pub(crate) enum ClusterCommand {
         #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse::duration)]
         wait: Duration,
     },
+    /// Make the mirror in a zone the home of a snapshot keyspace whose home zone is lost: it has the state of its last cut
+    Promote(PromoteArgs),
+    /// Show what a promoted mirror lacked, and which writes of the old home zone have come back
+    Divergence(DivergenceArgs),
     /// Show zones, nodes and keyspaces
     Status,
     /// Show what each zone has not yet handed to each other one

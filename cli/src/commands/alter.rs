@@ -19,35 +19,49 @@ pub(super) async fn run(app: &mut App<'_>, admin: &Admin, alter: AlterArgs) -> O
         policy: Some(alter.policy.to_wire()),
         no_max_lag: alter.no_max_lag,
         cancel: alter.cancel,
+        ..wire::KeyspaceAlterRequest::default()
     };
+    let wait = (!alter.no_wait && !alter.cancel).then_some(alter.wait);
+    let keyspace = carry_out(app, admin, request, wait).await?;
+    super::keyspace::show(app, &[keyspace])?;
+    Ok(Done::AsAsked)
+}
+
+/// Asks for an alter, and waits so long until it is done, if at all.
+pub(super) async fn carry_out(
+    app: &App<'_>,
+    admin: &Admin,
+    request: wire::KeyspaceAlterRequest,
+    wait: Option<Duration>,
+) -> Result<wire::Keyspace, crate::exit::Failure> {
+    let name = request.name.clone();
     let answer = admin
         .any_node(|node| {
             let request = request.clone();
             async move { node.keyspace_alter(request).await }
         })
         .await?;
-    let mut keyspace = answer.keyspace.unwrap_or_default();
-    if !alter.no_wait && !alter.cancel {
-        keyspace = settled(app, admin, &alter, keyspace).await?;
+    let keyspace = answer.keyspace.unwrap_or_default();
+    match wait {
+        Some(wait) => settled(app, admin, (&name, wait), keyspace).await,
+        None => Ok(keyspace),
     }
-    super::keyspace::show(app, &[keyspace])?;
-    Ok(Done::AsAsked)
 }
 
 /// Waits until every node that answers has the keyspace at the epoch it is to have.
 async fn settled(
     app: &App<'_>,
     admin: &Admin,
-    alter: &AlterArgs,
+    (name, wait): (&str, Duration),
     begun: wire::Keyspace,
 ) -> Result<wire::Keyspace, crate::exit::Failure> {
     let epoch = epoch_to_come(&begun);
     let bar = progress_bar(app, &begun);
-    let until = Instant::now() + alter.wait;
+    let until = Instant::now() + wait;
     let mut seen = begun;
     loop {
         let request = wire::KeyspaceShowRequest {
-            name: alter.name.clone(),
+            name: name.to_owned(),
         };
         let answers = admin
             .each_node(|node| {
@@ -77,7 +91,7 @@ async fn settled(
         }
         if Instant::now() >= until {
             bar.finish_and_clear();
-            return Err(not_done(&alter.name, &seen));
+            return Err(not_done(name, &seen));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

@@ -10,6 +10,7 @@ mod lag;
 mod lease;
 mod lock;
 mod mirror;
+mod promote;
 mod resolve;
 mod scan;
 pub(crate) mod txn;
@@ -37,11 +38,13 @@ pub(crate) async fn run(app: &mut App<'_>, command: ClusterCommand) -> Outcome {
         ClusterCommand::Export(args) => transfer::export(app, args).await,
         ClusterCommand::Conflicts(args) => conflicts::run(app, args).await,
         ClusterCommand::Resolve(args) => resolve::run(app, args).await,
-        ClusterCommand::Keyspace(command) => keyspace::run(app, command).await,
-        ClusterCommand::Mirror(command) => mirror::run(app, command).await,
+        ClusterCommand::Keyspace(command) => Box::pin(keyspace::run(app, command)).await,
+        ClusterCommand::Mirror(command) => Box::pin(mirror::run(app, command)).await,
         ClusterCommand::Failover { keyspace, to, wait } => {
-            keyspace::failover(app, keyspace, to, wait).await
+            Box::pin(keyspace::failover(app, keyspace, to, wait)).await
         }
+        ClusterCommand::Promote(args) => Box::pin(promote::promote(app, args)).await,
+        ClusterCommand::Divergence(args) => Box::pin(promote::divergence(app, args)).await,
         ClusterCommand::Status => cluster::status(app).await,
         ClusterCommand::Health => cluster::health(app).await,
         ClusterCommand::Lag(args) => lag::lag(app, args).await,

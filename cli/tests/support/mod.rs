@@ -397,6 +397,7 @@ impl Admin for Node {
         keyspace_list: admin::KeyspaceListRequest => admin::KeyspaceListResponse;
         mirror: admin::MirrorRequest => admin::MirrorResponse;
         keyspace_alter: admin::KeyspaceAlterRequest => admin::KeyspaceAlterResponse;
+        returned: admin::ReturnedRequest => admin::ReturnedResponse;
         keyspace_delete: admin::KeyspaceDeleteRequest => admin::KeyspaceDeleteResponse;
         lag: admin::LagRequest => admin::LagResponse;
         digest: admin::DigestRequest => admin::DigestResponse;

@@ -311,6 +311,7 @@ impl Admin for Node {
         keyspace_list: admin::KeyspaceListRequest => admin::KeyspaceListResponse;
         mirror: admin::MirrorRequest => admin::MirrorResponse;
         keyspace_alter: admin::KeyspaceAlterRequest => admin::KeyspaceAlterResponse;
+        returned: admin::ReturnedRequest => admin::ReturnedResponse;
         keyspace_delete: admin::KeyspaceDeleteRequest => admin::KeyspaceDeleteResponse;
         digest: admin::DigestRequest => admin::DigestResponse;
         fault_block: admin::FaultBlockRequest => admin::FaultBlockResponse;

@@ -8,7 +8,9 @@
 //! * `Final` is reported of a group that is sealed for good, with a vector that covers the last write it ever makes;
 //! * `Ready` is reported of a group whose vector covers the final vectors of all old groups of its shard.
 
-use crate::catalog::{Alter, AlterReport};
+use std::sync::Arc;
+
+use crate::catalog::{Alter, AlterReport, Keyspace};
 use crate::command::Op;
 use crate::core::Core;
 use crate::exchange;
@@ -40,7 +42,7 @@ impl Core {
     pub(crate) fn overdue_sealing(&mut self) -> Vec<(KeyspaceId, u64)> {
         let rounds = self.catalog.keyspaces.values().filter_map(|keyspace| {
             let round = keyspace.alter.as_ref()?.sealing;
-            (round > 0).then_some((keyspace.id, round))
+            (round > 0 && !keyspace.is_deposed()).then_some((keyspace.id, round))
         });
         let rounds: Vec<_> = rounds.collect();
         self.sealing_since.retain(|round, _| rounds.contains(round));
@@ -79,16 +81,25 @@ impl Core {
     fn alter_report(&mut self, id: GroupId) -> Option<AlterReport> {
         let leads = self.groups.get(&id).is_some_and(Group::is_current);
         let keyspace = self.catalog.keyspaces.get(&id.keyspace).filter(|_| leads)?;
-        match (&keyspace.alter, keyspace.before) {
-            (Some(alter), _) if alter.sealing > 0 && !alter.finals.contains_key(&id) => {
-                self.last_write(id, alter.sealing)
-            }
-            (Some(alter), _) if alter.sealing > 0 => None,
-            (None, Some(before)) => self.taken_over(id, before),
-            (_, _) => {
+        let catalog = Arc::clone(&self.catalog);
+        let keyspace = catalog.keyspaces.get(&keyspace.id)?;
+        let before = keyspace.before;
+        let sealing = keyspace.alter.as_ref().filter(|alter| alter.sealing > 0);
+        let Some(alter) = sealing else {
+            if keyspace.is_open() {
                 self.serve_on(id);
-                None
             }
+            return before.and_then(|before| self.taken_over(id, before));
+        };
+        let last = if alter.finals.contains_key(&id) {
+            None
+        } else {
+            self.last_write(id, alter.sealing)
+        };
+        // Its last vector covers what a deposed home zone before it still has to hand over.
+        match before {
+            Some(before) => self.taken_over(id, before),
+            None => last,
         }
     }
 
@@ -112,6 +123,17 @@ impl Core {
         }
         // What cannot be read is not said to be done; the read is tried again at the next tick.
         let last = shard.last_vector(&*self.engine).ok().flatten();
+        let unfenced = self.config.planted.deposed_home_serves;
+        let is_deposed = || {
+            self.catalog
+                .keyspaces
+                .get(&id.keyspace)
+                .is_some_and(Keyspace::is_deposed)
+        };
+        if unfenced && is_deposed() {
+            let received = shard.meta().received.clone();
+            return Some(AlterReport::Final { round, received });
+        }
         let last = last.filter(|_| shard.meta().sealed == round);
         if last.is_none() && group.queued() == 0 {
             self.queue(id, |group| group.enqueue(Op::Seal { round }));
@@ -120,8 +142,9 @@ impl Core {
     }
 
     /// Of a group that takes over: how far it is.
-    fn taken_over(&self, id: GroupId, before: KeyspaceId) -> Option<AlterReport> {
-        let alter = self.catalog.keyspaces.get(&before)?.alter.as_ref()?;
+    fn taken_over(&mut self, id: GroupId, before: KeyspaceId) -> Option<AlterReport> {
+        let catalog = Arc::clone(&self.catalog);
+        let alter = catalog.keyspaces.get(&before)?.alter.as_ref()?;
         let group = self.groups.get(&id)?;
         let meta = group.shard()?.meta();
         if meta.compare.is_some() {
@@ -131,6 +154,15 @@ impl Core {
             let done = !alter.ready.contains(&id) && self.has_all(id, before, alter)?;
             let round = alter.sealing;
             return done.then_some(AlterReport::Ready { round });
+        }
+        if let Some(promotion) = &alter.promotion {
+            let base = group.seeded()?.clone();
+            let is_founded = meta.base.is_some();
+            if !is_founded && group.queued() == 0 && promotion.shown.is_some() {
+                self.queue(id, |group| group.enqueue(Op::Found { base }));
+            }
+            let is_new = !alter.filled.contains(&id);
+            return (is_founded && is_new).then_some(AlterReport::Filled);
         }
         let near = !alter.filled.contains(&id)
             && group.hears_all(&self.catalog, before, self.now)

@@ -80,7 +80,7 @@ impl Op {
                     .sum();
                 snapshot.len() * DOT_BYTES + from.len() + to.len() + states
             }
-            Self::Trim { through } => through.len() * DOT_BYTES,
+            Self::Trim { through } | Self::Found { base: through } => through.len() * DOT_BYTES,
             Self::DropTombstones { keys } => keys
                 .iter()
                 .map(|(key, dots)| key.len() + (1 + dots.len()) * DOT_BYTES)
@@ -268,6 +268,12 @@ pub enum Op {
         /// A later revision of the catalog, by which no such round is under way. No effect on a shard that was sealed by
         /// that one or a later one.
         revision: u64,
+    },
+    /// The shard was made of a promoted mirror and holds all of it: whatever comes from elsewhere beyond this vector is a
+    /// write that the mirror lacked, and is listed (`shard::returned`). No effect on a shard that has a base.
+    Found {
+        /// What the mirror's generation had received.
+        base: VersionVector,
     },
     /// These versions are past their time, by the leader's clock (protocol rule 4).
     Expire {

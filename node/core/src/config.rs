@@ -129,6 +129,8 @@ pub struct PlantedBugs {
     pub commit_in_one_zone: bool,
     /// A mirror's pointer flips before the last shard is there.
     pub mirror_swap_early: bool,
+    /// A deposed home zone that is back goes on as home: its nodes serve its groups, which are not sealed.
+    pub deposed_home_serves: bool,
 }
 
 /// What one core is told when it is opened.

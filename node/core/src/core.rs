@@ -195,17 +195,18 @@ impl Core {
                 passed,
                 body,
             } => {
+                let arrived = Arrived {
+                    from,
+                    reply_to,
+                    body,
+                };
                 let Some(record) = self.catalog.group_of(to.keyspace, shard, to.zone) else {
+                    self.seed_asked(now, (shard, to), arrived, out);
                     return;
                 };
                 let group = record.id;
                 let leads = self.groups.get(&group).is_some_and(Group::established);
                 if leads {
-                    let arrived = Arrived {
-                        from,
-                        reply_to,
-                        body,
-                    };
                     self.with_exchange(now, group, out, |group, context| {
                         group.exchange_receive(arrived, context);
                     });
@@ -217,7 +218,7 @@ impl Core {
                         to,
                         reply_to,
                         passed: true,
-                        body,
+                        body: arrived.body,
                     };
                     out.messages.push((leader, message));
                 }

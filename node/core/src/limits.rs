@@ -200,3 +200,13 @@ pub const MIRROR_ASK_MS_MAX: u64 = 1_000;
 
 const _: () = assert!(2 * MIRROR_ASK_MS_MAX < MIRROR_LISTENS_MS);
 const _: () = assert!(CUT_IDLE_MS < VIEW_MS_MAX && 3 * MIRROR_ASK_MS_MAX < CUT_IDLE_MS);
+
+/// Keys listed per shard to which writes of a deposed home zone came back; beyond, they are counted. As many as a shard takes
+/// writes in several seconds at its full rate.
+pub const RETURNED_KEYS_MAX: u64 = 65_536;
+
+/// Writes listed of one key that writes came back to: as many as it can have siblings.
+pub const RETURNED_WRITES_MAX: usize = SIBLINGS_MAX;
+
+/// Keys in one page of that list.
+pub const RETURNED_PAGE_KEYS: usize = 1024;

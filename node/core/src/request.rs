@@ -8,7 +8,7 @@ use crate::catalog::{AlterReport, Catalog, Policy, PolicyChange};
 use crate::command::WriteIntent;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
-use crate::keys::LeaseRecord;
+use crate::keys::{LeaseRecord, ReturnedCounts, ReturnedWrite};
 use crate::lease::{Holding, LeaseAcquire, LeaseRef};
 pub use crate::levels::{OnBehind, Session, Shown};
 use crate::mirror::{MirrorStamp, MirrorStatus, MirrorWant};
@@ -129,7 +129,8 @@ impl Request {
                 | Query::Digest { shard }
                 | Query::Range { shard, .. }
                 | Query::Validate { shard, .. }
-                | Query::Leases { shard, .. } => *shard,
+                | Query::Leases { shard, .. }
+                | Query::Returned { shard, .. } => *shard,
             },
             Self::Lag { shard, .. } => *shard,
             Self::AtHome(inner) => inner.shard(catalog),
@@ -190,10 +191,28 @@ pub struct KeyspaceCreate {
 pub struct KeyspaceAlter {
     /// Its name.
     pub name: String,
-    /// What is to be different; `None` gives up an alter that has not come to its end.
-    pub change: Option<PolicyChange>,
+    /// What is asked for.
+    pub ask: AlterAsk,
     /// The zone of the node that was asked.
     pub near: ZoneId,
+}
+
+/// What is asked for a keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlterAsk {
+    /// That its policy be different.
+    Change(PolicyChange),
+    /// That an alter or a promotion that has not come to its end be given up.
+    Cancel,
+    /// That the mirror in a zone become the home zone, without the old one.
+    Promote {
+        /// The zone.
+        zone: ZoneId,
+        /// Though the old home zone is not known to have stopped.
+        force: bool,
+    },
+    /// That the last writes of a deposed home zone be waited for no longer. What has not come of them is lost.
+    GiveUpReturn,
 }
 
 /// A read of one shard.
@@ -302,6 +321,13 @@ pub enum Query {
         /// The names.
         names: Vec<Bytes>,
     },
+    /// Writes of a deposed home zone that have come back to one shard: answered with [`Answer::Returned`].
+    Returned {
+        /// The shard.
+        shard: ShardId,
+        /// First key.
+        from: Bytes,
+    },
 }
 
 /// Which keys a scan answers.
@@ -352,10 +378,28 @@ pub enum Answer {
     Holds(bool),
     /// Per name, the lease that stands.
     Leases(Vec<Option<LeaseRecord>>),
+    /// Keys to which writes came back.
+    Returned {
+        /// Of the whole shard.
+        counts: ReturnedCounts,
+        /// Keys, sorted.
+        rows: Vec<ReturnedRow>,
+        /// The key after the last one, if there are more.
+        next: Option<Bytes>,
+    },
     /// An answer, with what is known of the state it was read from.
     Shown(Box<Shown>),
     /// What a mirror shows.
     Mirrored(Box<Answer>, MirrorStamp),
+}
+
+/// A key to which writes of a deposed home zone came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReturnedRow {
+    /// The key.
+    pub key: Bytes,
+    /// The writes, oldest first.
+    pub writes: Vec<ReturnedWrite>,
 }
 
 impl Answer {
@@ -370,7 +414,8 @@ impl Answer {
             | Self::Range { .. }
             | Self::Holds(_)
             | Self::Shown(_)
-            | Self::Leases(_) => self,
+            | Self::Leases(_)
+            | Self::Returned { .. } => self,
         }
     }
 

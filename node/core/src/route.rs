@@ -136,7 +136,8 @@ impl Core {
             | Query::Digest { shard }
             | Query::Range { shard, .. }
             | Query::Validate { shard, .. }
-            | Query::Leases { shard, .. } => self.group_at(read.keyspace, *shard),
+            | Query::Leases { shard, .. }
+            | Query::Returned { shard, .. } => self.group_at(read.keyspace, *shard),
         }
     }
 
@@ -149,7 +150,8 @@ impl Core {
             .keyspaces
             .get(&keyspace)
             .ok_or(Error::KeyspaceNotFound)?;
-        if found.moved {
+        let unfenced = self.config.planted.deposed_home_serves && found.is_deposed();
+        if found.moved && !unfenced {
             return Err(Error::KeyspaceMoving);
         }
         let record = self.catalog.serving(found.id, shard, self.zone());

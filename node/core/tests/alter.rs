@@ -11,7 +11,7 @@ mod three_zones;
 use meridian_causal::ZoneId;
 use meridian_core::Error;
 use meridian_core::catalog::{Mode, PolicyChange};
-use meridian_core::request::{KeyspaceAlter, Request, Response};
+use meridian_core::request::{AlterAsk, KeyspaceAlter, Request, Response};
 use three_zones::{World, ZONES};
 
 /// Writes that must be there in the end.
@@ -38,20 +38,20 @@ impl Acknowledged {
     }
 }
 
-fn alter(world: &mut World, change: Option<PolicyChange>) -> Result<Response, Error> {
+fn alter(world: &mut World, ask: AlterAsk) -> Result<Response, Error> {
     let request = Request::KeyspaceAlter(Box::new(KeyspaceAlter {
         name: "default".to_owned(),
-        change,
+        ask,
         near: ZoneId(1),
     }));
     world.ask(0, request).unwrap()
 }
 
-fn to(mode: Mode) -> PolicyChange {
-    PolicyChange {
+fn to(mode: Mode) -> AlterAsk {
+    AlterAsk::Change(PolicyChange {
         mode: Some(mode),
         ..PolicyChange::default()
-    }
+    })
 }
 
 fn mode(world: &World, node: usize) -> Mode {
@@ -89,7 +89,7 @@ fn no_acknowledged_write_is_lost_on_the_way_to_sync_and_back() {
     }
     for mode in [Mode::Sync, Mode::Async, Mode::Sync] {
         let before = world.keyspace(0);
-        alter(&mut world, Some(to(mode))).unwrap();
+        alter(&mut world, to(mode)).unwrap();
         until(&mut world, mode, &mut written);
         assert_ne!(world.keyspace(0), before);
         for _ in 0..5 {
@@ -120,7 +120,7 @@ fn siblings_and_deletes_survive_the_way() {
     world.cut = [false; ZONES];
     world.run(3_000);
     let mut written = Acknowledged::default();
-    alter(&mut world, Some(to(Mode::Sync))).unwrap();
+    alter(&mut world, to(Mode::Sync)).unwrap();
     until(&mut world, Mode::Sync, &mut written);
     world.run(3_000);
     assert_eq!(world.everywhere("both"), ["from 1", "from 2"]);
@@ -134,7 +134,7 @@ fn a_zone_that_is_away_holds_an_alter_up_and_clients_go_on_until_it_is_cancelled
     written.write(&mut world);
     world.run(1_000);
     world.cut[2] = true;
-    alter(&mut world, Some(to(Mode::Sync))).unwrap();
+    alter(&mut world, to(Mode::Sync)).unwrap();
     for _ in 0..100 {
         world.run(50);
         let key = format!("meanwhile-{}", written.0.len());
@@ -142,7 +142,7 @@ fn a_zone_that_is_away_holds_an_alter_up_and_clients_go_on_until_it_is_cancelled
         written.0.push(key);
     }
     assert_eq!(mode(&world, 0), Mode::Async);
-    alter(&mut world, None).unwrap();
+    alter(&mut world, AlterAsk::Cancel).unwrap();
     world.cut[2] = false;
     world.run(10_000);
     assert!(
@@ -153,6 +153,6 @@ fn a_zone_that_is_away_holds_an_alter_up_and_clients_go_on_until_it_is_cancelled
         "nothing is left of the successor"
     );
     written.all_there(&world);
-    let again = alter(&mut world, None).unwrap_err();
+    let again = alter(&mut world, AlterAsk::Cancel).unwrap_err();
     assert!(matches!(again, Error::InvalidArgument { .. }), "{again}");
 }

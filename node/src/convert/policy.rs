@@ -2,9 +2,11 @@
 
 use meridian_causal::ZoneId;
 use meridian_core::catalog::{
-    Ack, Alter, Catalog, Keyspace, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange,
+    Ack, Alter, Catalog, Divergence, Keyspace, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange,
+    Returned,
 };
 use meridian_core::ids::GroupId;
+use meridian_core::request::AlterAsk;
 use meridian_proto::admin::v1 as pb;
 
 use super::Failure;
@@ -77,6 +79,39 @@ pub(crate) fn change_from_wire(
     })
 }
 
+/// What an alter is asked to do. A promotion, and giving up what is to return, name nothing to change.
+pub(crate) fn ask_from_wire(
+    catalog: &Catalog,
+    request: &pb::KeyspaceAlterRequest,
+) -> Result<AlterAsk, Failure> {
+    let policy = request.policy.clone().unwrap_or_default();
+    let change = change_from_wire(catalog, &policy, request.no_max_lag)?;
+    let promote = !request.promote.is_empty();
+    let asked = [
+        change != PolicyChange::default(),
+        request.cancel,
+        promote,
+        request.give_up_return,
+    ];
+    if asked.into_iter().filter(|asked| *asked).count() > 1 || (request.force && !promote) {
+        return Err(invalid(
+            "a change, cancel, promote and give_up_return exclude one another, and force goes with promote".to_owned(),
+        ));
+    }
+    if request.cancel {
+        return Ok(AlterAsk::Cancel);
+    }
+    if request.give_up_return {
+        return Ok(AlterAsk::GiveUpReturn);
+    }
+    if promote {
+        let zone = zone_named(catalog, &request.promote)?;
+        let force = request.force;
+        return Ok(AlterAsk::Promote { zone, force });
+    }
+    Ok(AlterAsk::Change(change))
+}
+
 fn named_choice<T: Copy>(field: &str, word: &str, words: &Words<T>) -> Result<Option<T>, Failure> {
     if word.is_empty() {
         return Ok(None);
@@ -104,6 +139,29 @@ pub(crate) fn keyspace_to_wire(catalog: &Catalog, keyspace: &Keyspace) -> pb::Ke
             .alter
             .as_ref()
             .and_then(|alter| altering(catalog, keyspace, alter)),
+        divergence: keyspace
+            .divergence
+            .as_ref()
+            .map(|divergence| diverged(catalog, divergence)),
+    }
+}
+
+fn diverged(catalog: &Catalog, divergence: &Divergence) -> pb::Divergence {
+    let zone = catalog.zones.get(&divergence.old_home);
+    let shown = &divergence.shown;
+    let returned = match divergence.returned {
+        Returned::Awaited => "awaited",
+        Returned::Whole => "whole",
+        Returned::GivenUp => "given_up",
+    };
+    pb::Divergence {
+        old_home: zone.cloned().unwrap_or_default(),
+        generation: shown.generation,
+        cut_time_ms: shown.cut_ms,
+        heard_time_ms: shown.heard_ms,
+        stopped_time_ms: shown.stopped_ms,
+        lacking_keys: shown.lacking_keys,
+        returned: returned.to_owned(),
     }
 }
 
@@ -140,6 +198,11 @@ fn altering(catalog: &Catalog, old: &Keyspace, alter: &Alter) -> Option<pb::Alte
             .take(WAITS_FOR_MAX)
             .map(name)
             .collect(),
+        promotes: alter
+            .promotion
+            .as_ref()
+            .and_then(|promotion| catalog.zones.get(&promotion.zone).cloned())
+            .unwrap_or_default(),
     })
 }
 
@@ -260,6 +323,36 @@ mod tests {
         assert!(change(bounded, true).is_err(), "a bound and none");
         let unbounded = change(pb::Policy::default(), true).unwrap();
         assert_eq!(unbounded.max_lag_ms, Some(None));
+    }
+
+    #[test]
+    fn an_alter_is_asked_one_thing_only() {
+        let ask = |request: pb::KeyspaceAlterRequest| ask_from_wire(&catalog(), &request);
+        let promote = pb::KeyspaceAlterRequest {
+            promote: "b".to_owned(),
+            force: true,
+            ..pb::KeyspaceAlterRequest::default()
+        };
+        let (zone, force) = (ZoneId(2), true);
+        assert_eq!(
+            ask(promote.clone()).unwrap(),
+            AlterAsk::Promote { zone, force }
+        );
+        let both = pb::KeyspaceAlterRequest {
+            cancel: true,
+            ..promote.clone()
+        };
+        assert!(ask(both).is_err());
+        let nowhere = pb::KeyspaceAlterRequest {
+            promote: "nowhere".to_owned(),
+            ..promote
+        };
+        assert!(ask(nowhere).is_err());
+        let forced = pb::KeyspaceAlterRequest {
+            force: true,
+            ..pb::KeyspaceAlterRequest::default()
+        };
+        assert!(ask(forced).is_err(), "force of nothing");
     }
 
     #[test]

@@ -225,6 +225,9 @@ fn is_short(query: &Query) -> bool {
         Query::Validate { compare, .. } => {
             compare.len() <= SHORT_COMPARISONS && compare.iter().all(|one| one.key().is_some())
         }
-        Query::Scan { .. } | Query::Digest { .. } | Query::Range { .. } => false,
+        Query::Scan { .. }
+        | Query::Digest { .. }
+        | Query::Range { .. }
+        | Query::Returned { .. } => false,
     }
 }

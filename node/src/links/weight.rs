@@ -80,6 +80,7 @@ fn request_weight(request: &Request) -> usize {
             | Query::Digest { .. }
             | Query::Examine { .. }
             | Query::Range { .. } => BASE,
+            Query::Returned { from, .. } => from.len() + BASE,
             Query::Leases { names, .. } => names.iter().map(Bytes::len).sum::<usize>() + BASE,
         },
         Request::KeyspaceCreate(_)
@@ -171,6 +172,10 @@ fn answer_weight(answer: &Answer) -> usize {
         Answer::Leases(leases) => leases.len() * BASE,
         Answer::Shown(shown) => answer_weight(&shown.answer) + shown.seen.len() * 16 + BASE,
         Answer::Digest(_) | Answer::Holds(_) => BASE,
+        Answer::Returned { rows, .. } => rows
+            .iter()
+            .map(|row| row.key.len() + (1 + row.writes.len()) * BASE)
+            .sum(),
         Answer::Mirrored(answer, _) => answer_weight(answer) + BASE,
     }
 }

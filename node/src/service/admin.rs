@@ -79,11 +79,9 @@ impl AdminService {
         patience: Duration,
     ) -> Result<pb::Keyspace, Failure> {
         let catalog = self.calls.shared.catalog();
-        let policy = request.policy.unwrap_or_default();
-        let change = policy::change_from_wire(&catalog, &policy, request.no_max_lag)?;
         let alter = CoreRequest::KeyspaceAlter(Box::new(KeyspaceAlter {
+            ask: policy::ask_from_wire(&catalog, &request)?,
             name: request.name,
-            change: (!request.cancel).then_some(change),
             near: self.calls.shared.zone,
         }));
         let answer = self.calls.ask_one(control(alter), patience).await;
@@ -324,6 +322,15 @@ impl Admin for AdminService {
         Ok(Response::new(pb::KeyspaceAlterResponse {
             keyspace: Some(keyspace.map_err(status)?),
         }))
+    }
+
+    async fn returned(
+        &self,
+        request: Request<pb::ReturnedRequest>,
+    ) -> Result<Response<pb::ReturnedResponse>, Status> {
+        let patience = patience(request.metadata());
+        let told = self.returned_page(request.into_inner(), patience).await;
+        told.map(Response::new).map_err(status)
     }
 
     async fn keyspace_delete(

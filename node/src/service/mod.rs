@@ -13,6 +13,7 @@ mod measures;
 mod mirrors;
 mod operate;
 mod page_token;
+mod returned;
 mod scan;
 mod serving;
 mod transact;

@@ -327,6 +327,7 @@ impl KvService {
                     | Answer::Examined { .. }
                     | Answer::Holds(_)
                     | Answer::Leases(_)
+                    | Answer::Returned { .. }
                     | Answer::Shown(_)
                     | Answer::Mirrored(..),
                 )

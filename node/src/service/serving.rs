@@ -218,6 +218,7 @@ impl KvService {
                 | Answer::Digest(_)
                 | Answer::Range { .. }
                 | Answer::Leases(_)
+                | Answer::Returned { .. }
                 | Answer::Shown(_)
                 | Answer::Mirrored(..),
             )

@@ -11,6 +11,8 @@ mod levels;
 #[cfg(test)]
 mod one_zone;
 #[cfg(test)]
+mod promotion;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod snapshot;

@@ -10,12 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::placement;
-use crate::catalog::{Alter, AlterReport, Catalog, Keyspace, Policy};
+use super::{placement, promote};
+use crate::catalog::{Alter, AlterReport, Catalog, Divergence, Keyspace, Policy, Returned};
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId};
 use crate::limits::KEYSPACES_MAX;
-use crate::request::{KeyspaceAlter, Response};
+use crate::request::{AlterAsk, KeyspaceAlter, Response};
 
 /// Begins an alter, does it at once, or gives one up.
 pub(super) fn alter(
@@ -26,11 +26,21 @@ pub(super) fn alter(
     let Some(old) = catalog.keyspace_named(&asked.name).cloned() else {
         return Err(Error::KeyspaceNotFound);
     };
-    let Some(change) = asked.change else {
-        return cancel(catalog, &old);
+    let change = match asked.ask {
+        AlterAsk::Change(change) => change,
+        AlterAsk::Cancel => return cancel(catalog, &old),
+        AlterAsk::Promote { zone, force } => {
+            return promote::promote(catalog, &old, (zone, force), nonce);
+        }
+        AlterAsk::GiveUpReturn => return promote::give_up_return(catalog, &old),
     };
     if old.alter.is_some() {
         return Err(refused("an alter is under way: wait for it or cancel it"));
+    }
+    if old.before.is_some() {
+        return Err(refused(
+            "the last writes of the home zone before a promotion have not come back: wait for them or give them up",
+        ));
     }
     let policy = change.apply(&old.policy, catalog, asked.near)?;
     if policy.same_walls(&old.policy) {
@@ -43,7 +53,7 @@ pub(super) fn alter(
     Ok(altered(old.id, Some(successor)))
 }
 
-const fn altered(keyspace: KeyspaceId, successor: Option<KeyspaceId>) -> Response {
+pub(super) const fn altered(keyspace: KeyspaceId, successor: Option<KeyspaceId>) -> Response {
     Response::KeyspaceAltered {
         keyspace,
         successor,
@@ -51,7 +61,7 @@ const fn altered(keyspace: KeyspaceId, successor: Option<KeyspaceId>) -> Respons
 }
 
 /// Places the keyspace that is to take over.
-fn succeed(
+pub(super) fn succeed(
     catalog: &mut Catalog,
     old: &Keyspace,
     policy: Policy,
@@ -79,6 +89,7 @@ fn succeed(
             sealing: 0,
             finals: BTreeMap::new(),
             ready: BTreeSet::new(),
+            promotion: None,
         });
     }
     Ok(id)
@@ -106,7 +117,7 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
     let groups = own.groups.len();
     let old = match report {
         AlterReport::Final { .. } => Some(own.id),
-        AlterReport::Filled | AlterReport::Ready { .. } => own.before,
+        AlterReport::Filled | AlterReport::Ready { .. } | AlterReport::Shown(_) => own.before,
     };
     let next_revision = catalog.revision.saturating_add(1);
     let old = old.and_then(|old| catalog.keyspaces.get_mut(&old));
@@ -118,6 +129,9 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
             alter.filled.insert(group);
             if alter.filled.len() >= groups && alter.sealing == 0 {
                 alter.sealing = next_revision;
+                if alter.promotion.is_some() {
+                    take_name(catalog, old);
+                }
             }
         }
         AlterReport::Final { round, received } if alter.sealing == round => {
@@ -126,7 +140,15 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
         AlterReport::Ready { round } if alter.sealing == round => {
             alter.ready.insert(group);
             if alter.ready.len() >= groups {
-                move_name(catalog, old);
+                if alter.promotion.is_none() {
+                    take_name(catalog, old);
+                }
+                end(catalog, old, Returned::Whole);
+            }
+        }
+        AlterReport::Shown(shown) => {
+            if let Some(promotion) = &mut alter.promotion {
+                promotion.shown.get_or_insert(shown);
             }
         }
         AlterReport::Final { .. } | AlterReport::Ready { .. } => {}
@@ -134,10 +156,12 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
 }
 
 /// Sealing has taken too long, perhaps since a zone was lost meanwhile: the old groups serve on, and the successor's fill up
-/// again.
+/// again. Of a deposed home zone nothing is given up: its groups stay sealed for good.
 pub(super) fn give_up_sealing(catalog: &mut Catalog, old: KeyspaceId, round: u64) {
-    let alter = catalog.keyspaces.get_mut(&old);
-    let alter = alter.and_then(|keyspace| keyspace.alter.as_mut());
+    let keyspace = catalog.keyspaces.get_mut(&old);
+    let alter = keyspace
+        .filter(|keyspace| !keyspace.moved)
+        .and_then(|keyspace| keyspace.alter.as_mut());
     if let Some(alter) = alter.filter(|alter| alter.sealing == round) {
         *alter = Alter {
             successor: alter.successor,
@@ -145,33 +169,57 @@ pub(super) fn give_up_sealing(catalog: &mut Catalog, old: KeyspaceId, round: u64
             sealing: 0,
             finals: BTreeMap::new(),
             ready: BTreeSet::new(),
+            promotion: alter.promotion.take(),
         };
     }
 }
 
-/// The successor opens. Of the old keyspace stays that it has moved, for requests on their way to it; of one that moved
-/// earlier, nothing.
-fn move_name(catalog: &mut Catalog, old: KeyspaceId) {
+/// The successor opens under the name. Of earlier keyspaces of the lineage nothing stays that has nothing to hand over.
+fn take_name(catalog: &mut Catalog, old: KeyspaceId) {
+    let Some(keyspace) = catalog.keyspaces.get_mut(&old) else {
+        return;
+    };
+    let Some(alter) = &keyspace.alter else {
+        return;
+    };
+    let (successor, promotion) = (alter.successor, alter.promotion.clone());
+    let (name, lineage) = (std::mem::take(&mut keyspace.name), keyspace.lineage);
+    let (old_home, earlier) = (keyspace.policy.home, keyspace.divergence.clone());
+    keyspace.moved = true;
+    if let Some(successor) = catalog.keyspaces.get_mut(&successor) {
+        successor.name = name;
+        let diverged = promotion.map(|promotion| Divergence {
+            old_home: old_home.unwrap_or_default(),
+            shown: promotion.shown.unwrap_or_default(),
+            returned: Returned::Awaited,
+        });
+        successor.divergence = diverged.or(earlier);
+    }
+    let past = |keyspace: &Keyspace| keyspace.moved && keyspace.alter.is_none();
+    catalog
+        .keyspaces
+        .retain(|_, keyspace| !(past(keyspace) && keyspace.lineage == lineage));
+}
+
+/// Nothing more comes of the old groups. That the keyspace has moved stays on record, for requests on their way to it.
+pub(super) fn end(catalog: &mut Catalog, old: KeyspaceId, returned: Returned) {
     let Some(keyspace) = catalog.keyspaces.get_mut(&old) else {
         return;
     };
     let Some(alter) = keyspace.alter.take() else {
         return;
     };
-    let name = std::mem::take(&mut keyspace.name);
-    let lineage = keyspace.lineage;
     keyspace.groups.clear();
-    keyspace.moved = true;
     if let Some(successor) = catalog.keyspaces.get_mut(&alter.successor) {
-        successor.name = name;
         successor.before = None;
+        let promoted = successor.divergence.as_mut();
+        if let Some(divergence) = promoted.filter(|_| alter.promotion.is_some()) {
+            divergence.returned = returned;
+        }
     }
-    catalog
-        .keyspaces
-        .retain(|id, keyspace| !(keyspace.moved && keyspace.lineage == lineage && *id != old));
 }
 
-fn refused(message: impl Into<String>) -> Error {
+pub(super) fn refused(message: impl Into<String>) -> Error {
     Error::InvalidArgument {
         message: message.into(),
     }
@@ -209,7 +257,7 @@ mod tests {
     fn change(mode: Mode) -> KeyspaceAlter {
         KeyspaceAlter {
             name: "default".to_owned(),
-            change: Some(PolicyChange {
+            ask: AlterAsk::Change(PolicyChange {
                 mode: Some(mode),
                 ..PolicyChange::default()
             }),
@@ -302,7 +350,7 @@ mod tests {
     fn an_alter_is_cancelled_until_the_name_has_moved() {
         let mut catalog = catalog();
         let cancel = || KeyspaceAlter {
-            change: None,
+            ask: AlterAsk::Cancel,
             ..change(Mode::Sync)
         };
         assert!(
@@ -332,7 +380,7 @@ mod tests {
     fn a_change_that_moves_no_group_is_done_at_once() {
         let mut catalog = catalog();
         let bound = KeyspaceAlter {
-            change: Some(PolicyChange {
+            ask: AlterAsk::Change(PolicyChange {
                 max_lag_ms: Some(Some(5_000)),
                 ..PolicyChange::default()
             }),

@@ -88,18 +88,15 @@ fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Deletes a keyspace, and with it what it came from and what it is becoming.
 fn delete(catalog: &mut Catalog, name: &str) -> Result<Response, Error> {
-    let Some(id) = catalog.keyspace_named(name).map(|keyspace| keyspace.id) else {
+    let found = catalog.keyspace_named(name);
+    let Some((id, lineage)) = found.map(|keyspace| (keyspace.id, keyspace.lineage)) else {
         return Err(Error::KeyspaceNotFound);
     };
-    let successor = catalog
+    catalog
         .keyspaces
-        .remove(&id)
-        .and_then(|keyspace| keyspace.alter)
-        .map(|alter| alter.successor);
-    if let Some(successor) = successor {
-        catalog.keyspaces.remove(&successor);
-    }
+        .retain(|_, keyspace| keyspace.lineage != lineage);
     Ok(Response::KeyspaceDeleted(id))
 }
 

@@ -13,6 +13,7 @@ use rand::Rng;
 
 use super::ExchangeContext;
 use super::ends;
+use super::seeding::seed_of;
 use super::sender::CompareView;
 use crate::catalog::GroupRecord;
 use crate::command::Op;
@@ -70,7 +71,7 @@ enum Phase {
 
 impl Group {
     /// Starts to compare with `zone`, unless a comparison is under way.
-    fn compare_start(&mut self, side: Side, context: &mut ExchangeContext<'_>) {
+    pub(super) fn compare_start(&mut self, side: Side, context: &mut ExchangeContext<'_>) {
         if self.exchange.receiver.comparing.is_some() {
             return;
         }
@@ -103,9 +104,24 @@ impl Group {
             Phase::Fetching(from, to) => Exchange::CompareFetch { session, from, to },
             Phase::Beginning(_) | Phase::Ending => return,
         };
-        if let Some(node) = self.node_of(side, context) {
+        let mirror = seed_of(context.catalog, self.id).filter(|(seed, _)| *seed == side);
+        let node = mirror.map(|(_, node)| node);
+        if let Some(node) = node.or_else(|| self.node_of(side, context)) {
             self.say((side, node), body, context);
         }
+    }
+
+    /// Gives up on a comparison with `side` that has not been opened. False: it has, or is with another end.
+    pub(super) fn gives_up_opening(&mut self, side: Side) -> bool {
+        let logged = self.snapshot().is_some();
+        let comparing = &mut self.exchange.receiver.comparing;
+        let opening = comparing
+            .as_ref()
+            .is_none_or(|comparing| comparing.side == side && comparing.phase == Phase::Opening);
+        if opening && !logged {
+            *comparing = None;
+        }
+        opening && !logged
     }
 
     /// An answer of the zone compared with.
@@ -117,6 +133,12 @@ impl Group {
     ) {
         if body == Exchange::MustCompare {
             self.compare_start(side, context);
+            return;
+        }
+        if let Exchange::CompareOpened { snapshot, .. } = &body
+            && self.has_seed(side, snapshot, context.catalog)
+        {
+            self.exchange.receiver.comparing = None;
             return;
         }
         let Some(comparing) = self
@@ -296,10 +318,15 @@ impl Group {
         let Some(comparing) = self.exchange.receiver.comparing.as_ref() else {
             // The log names the zone only: any end that holds the shard is as good, as the view will be another one.
             let side = logged.and_then(|zone| {
+                if let Some((seed, _)) = seed_of(context.catalog, self.id)
+                    && seed.zone == zone
+                {
+                    return Some(seed);
+                }
                 let at = |group: &&GroupRecord| group.id.zone == zone;
                 let named = ends(context.catalog, self.id).find(at);
                 let any = || ends(context.catalog, self.id).next();
-                named.or_else(any).map(|group| group.id.into())
+                named.or_else(any).map(|group| Side::from(group.id))
             });
             if let Some(side) = side {
                 self.compare_start(side, context);

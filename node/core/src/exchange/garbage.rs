@@ -4,7 +4,7 @@
 
 use meridian_causal::VersionVector;
 
-use super::{ExchangeContext, ends};
+use super::{ExchangeContext, ends, takers};
 use crate::command::Op;
 use crate::group::Group;
 use crate::limits::TOMBSTONES_DROPPED_MAX;
@@ -24,8 +24,9 @@ impl Group {
         }
         self.exchange.garbage_due_ns = context.now.after_ms(ROUND_MS);
         let own = context.catalog.keyspaces.get(&self.id.keyspace);
-        if own.is_none_or(|keyspace| keyspace.before.is_some()) {
-            // What the keyspace before it still holds may be ignorant of any tombstone here.
+        if own.is_none_or(|keyspace| keyspace.before.is_some() && !keyspace.is_open()) {
+            // What the keyspace before it still holds may be ignorant of any tombstone here. (Of a deposed home zone that is
+            // away no tombstone is known to be seen, so those stay too; the outbox need not, as nothing goes there.)
             return;
         }
         let everywhere = self.known_everywhere(context);
@@ -87,7 +88,7 @@ impl Group {
             return VersionVector::default();
         };
         let mut everywhere = shard.meta().received.clone();
-        for group in ends(context.catalog, self.id) {
+        for group in takers(context.catalog, self.id) {
             match self.exchange.known.get(&group.incarnation) {
                 Some(vector) => everywhere.meet(vector),
                 None => return VersionVector::default(),

@@ -20,6 +20,7 @@ mod garbage;
 mod quarantine;
 mod receiver;
 mod ring;
+mod seeding;
 mod sender;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use crate::shard::garbage::Stability;
 use crate::time::Now;
 use receiver::Receiver;
 use ring::Ring;
+use seeding::{Seeding, seed_of};
 use sender::Sender;
 
 /// What the exchange needs of the core around it.
@@ -77,6 +79,7 @@ pub(crate) struct Applied {
 pub(crate) struct Exchanging {
     sender: Sender,
     receiver: Receiver,
+    seeding: Seeding,
     ring: Ring,
     /// What each group of the shard said it holds, by its incarnation.
     known: BTreeMap<Incarnation, VersionVector>,
@@ -136,14 +139,31 @@ pub(crate) fn others(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &Gr
 }
 
 /// The groups that this one exchanges with: those of the other zones, and, while the keyspace is altered, those on the other
-/// side of that. An old group hears of its successor only what that has: nobody writes there yet.
+/// side of that. An old group hears of its successor only what that has: nobody writes there yet. Where a mirror is promoted,
+/// the two sides know each other only once the new one is open: it opens with one cut and nothing else.
 pub(crate) fn ends(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> {
+    let before = before(catalog, id.keyspace);
+    takers(catalog, id).chain(groups_of(catalog, before, id))
+}
+
+/// Those of the ends that are to have what this group has.
+fn takers(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> {
     let own = catalog.keyspaces.get(&id.keyspace);
-    let before = own.and_then(|keyspace| keyspace.before);
-    let after = own.and_then(|keyspace| keyspace.alter.as_ref());
-    others(catalog, id)
-        .chain(groups_of(catalog, before, id))
-        .chain(groups_of(catalog, after.map(|alter| alter.successor), id))
+    let alter = own.and_then(|own| {
+        own.alter
+            .as_ref()
+            .filter(|alter| own.moved || alter.promotion.is_none())
+    });
+    let after = alter.map(|alter| alter.successor);
+    others(catalog, id).chain(groups_of(catalog, after, id))
+}
+
+/// The keyspace whose groups have something for those of this one.
+fn before(catalog: &Catalog, keyspace: KeyspaceId) -> Option<KeyspaceId> {
+    let own = catalog.keyspaces.get(&keyspace)?;
+    let before = own.before?;
+    let old = catalog.keyspaces.get(&before)?;
+    (own.is_open() || old.promotion().is_none()).then_some(before)
 }
 
 /// The group of this shard at another end.
@@ -187,7 +207,8 @@ impl Group {
             reply_to,
             body,
         } = arrived;
-        if peer(context.catalog, self.id, from).is_none() {
+        let of_mirror = seed_of(context.catalog, self.id).is_some_and(|(side, _)| side == from);
+        if peer(context.catalog, self.id, from).is_none() && !of_mirror {
             // Of a keyspace that is not this one's successor, or not any more.
             return;
         }
@@ -266,6 +287,7 @@ impl Group {
         if !self.established() || self.shard().is_none() || !self.may_speak(context) {
             return;
         }
+        self.seed_tick(context);
         self.subscribe_due(context);
         self.resend_due(context);
         self.compare_retry(context);

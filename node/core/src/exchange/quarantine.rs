@@ -82,7 +82,7 @@ impl Group {
     }
 
     /// Own writes up to `counter` go to another zone.
-    pub(super) fn offered(&mut self, incarnation: Incarnation, counter: u64) {
+    pub(crate) fn offered(&mut self, incarnation: Incarnation, counter: u64) {
         let own = self.shard().map(|shard| shard.meta().incarnation);
         if own == Some(incarnation) {
             self.life.offer(counter);

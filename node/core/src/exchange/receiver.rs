@@ -6,7 +6,7 @@ use meridian_causal::{Incarnation, VersionVector};
 
 use super::compare::Comparing;
 use super::{ExchangeContext, ends, groups_of, peer};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Keyspace};
 use crate::command::{Effect, Op};
 use crate::group::Group;
 use crate::ids::{KeyspaceId, NodeId, Side};
@@ -177,6 +177,10 @@ impl Group {
     /// Repeats subscriptions that are due.
     pub(super) fn subscribe_due(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
+        let own = context.catalog.keyspaces.get(&self.id.keyspace);
+        if self.awaits_seed(context) || own.is_some_and(Keyspace::is_deposed) {
+            return;
+        }
         let interval = context.config.timing.exchange_interval_ms;
         let sides: Vec<Side> = ends(context.catalog, self.id)
             .map(|group| group.id.into())

@@ -480,6 +480,7 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
             | Op::Expire { .. }
             | Op::Seal { .. }
             | Op::Unseal { .. }
+            | Op::Found { .. }
             | Op::Degrade { .. } => continue,
         };
         out.observations.push(Observation::Stage { id, stage });
@@ -505,6 +506,7 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::Degrade { .. }
         | Op::Seal { .. }
         | Op::Unseal { .. }
+        | Op::Found { .. }
         | Op::Forget { .. } => None,
         Op::Transact(op) => Some(op.waiter),
         Op::Prepare(op) => Some(op.waiter),

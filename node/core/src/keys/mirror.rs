@@ -5,7 +5,7 @@
 //! key. Escaped keys sort as the keys do.
 
 use bytes::Bytes;
-use meridian_causal::Incarnation;
+use meridian_causal::{Incarnation, VersionVector};
 use meridian_storage::prefix_end;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,9 @@ use crate::mirror::Cut;
 use crate::record::{self, Header};
 
 const FORMAT: u8 = 1;
+
+/// Of how far a shard is mirrored. 2: a generation bears the vector of its cut.
+const PART_FORMAT: u8 = 2;
 
 /// What follows a zero byte of a key.
 const ZERO: u8 = 0xff;
@@ -144,6 +147,8 @@ pub struct HeldGeneration {
     pub source: Incarnation,
     /// Up to where of that log.
     pub index: u64,
+    /// What the shard had received there.
+    pub received: VersionVector,
     /// Bytes of keys and records that came for it.
     pub bytes: u64,
     /// Keys that came for it.
@@ -183,12 +188,12 @@ impl MirrorPartKey {
 
     /// The record.
     pub fn encode_record(part: &MirrorPart) -> Bytes {
-        record::encode(FORMAT, Header::default(), part, 128)
+        record::encode(PART_FORMAT, Header::default(), part, 128)
     }
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<MirrorPart, Error> {
-        record::decode(record, FORMAT)
+        record::decode(record, PART_FORMAT)
             .map(|(_, part)| part)
             .map_err(at(stored))
     }
@@ -347,6 +352,7 @@ mod tests {
                 cut_ms: 4,
                 source: Incarnation::from_raw(5),
                 index: 6,
+                received: VersionVector::new(),
                 bytes: 7,
                 keys: 8,
             }],

@@ -23,6 +23,7 @@ mod op_id;
 mod op_order;
 mod outbox;
 mod peer_stores;
+mod returned;
 mod shard_meta;
 mod tombstone;
 mod version;
@@ -45,6 +46,7 @@ pub use op_id::{OpIdKey, OpIdRecord};
 pub use op_order::{OpOrder, OpOrderKey};
 pub use outbox::{OutboxFrame, OutboxKey, OutboxRecord};
 pub use peer_stores::PeerStoreKey;
+pub use returned::{Became, ReturnedCounts, ReturnedKey, ReturnedWrite};
 pub use shard_meta::ShardMetaKey;
 pub use tombstone::TombstoneKey;
 pub use version::VersionKey;
@@ -77,8 +79,8 @@ pub enum Kind {
     NodeIdentity = 0x08,
     /// Stores of other nodes as they were told here: rest is the node.
     PeerStore = 0x09,
-    /// Reserved: versions displaced by a promotion.
-    Displaced = 0x10,
+    /// Writes of a deposed home zone came back to the key: rest is the key.
+    Returned = 0x10,
     /// Reserved: keys by log index of their last change.
     ChangeIndex = 0x11,
     /// A lease that stands: rest is its name.
@@ -121,7 +123,7 @@ impl Kind {
         Self::Catalog,
         Self::NodeIdentity,
         Self::PeerStore,
-        Self::Displaced,
+        Self::Returned,
         Self::ChangeIndex,
         Self::Lease,
         Self::Expiry,
@@ -217,9 +219,10 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 12] = [
+const SHARD_STATE: [Kind; 13] = [
     Kind::Version,
     Kind::Conflict,
+    Kind::Returned,
     Kind::Tombstone,
     Kind::OpId,
     Kind::OpOrder,

@@ -9,11 +9,11 @@ use crate::ids::GroupId;
 use crate::record::{self, Header};
 use crate::shard::ShardMeta;
 
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 
-/// The formats before, with how many of this one's last fields each lacks: numbers that began at zero, and
-/// a set that began empty. Each is one byte of zero there.
-const FORMATS_BEFORE: [(u8, usize); 3] = [(2, 5), (3, 2), (4, 1)];
+/// The formats before, with how many of this one's last fields each lacks: numbers that began at zero, a set that began
+/// empty, and what was absent. Each is one byte of zero there.
+const FORMATS_BEFORE: [(u8, usize); 4] = [(2, 6), (3, 3), (4, 2), (5, 1)];
 
 /// `[ShardMeta][keyspace][shard][zone u16 BE][epoch u32 BE]` to a [`ShardMeta`].
 pub struct ShardMetaKey;

@@ -418,7 +418,7 @@ fn a_shard_meta_of_a_format_before_reads_as_one_without_what_was_added() {
     let stored = ShardMetaKey::encode(group);
     let meta = ShardMeta::new(Incarnation::new(ZoneId(1), 7));
     let now = ShardMetaKey::encode_record(&meta);
-    for (format, added) in [(4, 1), (3, 2), (2, 5)] {
+    for (format, added) in [(5, 1), (4, 2), (3, 3), (2, 6)] {
         let mut record = now[..now.len() - added].to_vec();
         record[0] = format;
         let read = ShardMetaKey::decode_record(&stored, &record);

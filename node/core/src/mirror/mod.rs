@@ -23,22 +23,25 @@
 //!   home zone stay until every mirror has passed them (rule 24).
 //!
 //! What it is not: a mirror writes nothing that goes elsewhere, has no log, and decides nothing about data. What home holds
-//! of cuts is in memory: it is lost with a leader, and the next cut is another.
+//! of cuts is in memory: it is lost with a leader, and the next cut is another. That a mirror becomes the home zone is decided
+//! in `control::promote`; here it stands still (`stop`) and gives its generation away (`seed`).
 //!
 //! Read `docs/snapshot.md`, then `cuts` (home, the cut), `source` (home, a shard), `zone` (the holder), `part` (a shard in a
-//! mirror zone), `reading`.
+//! mirror zone), `reading`, `stop`, `seed`.
 
 mod cuts;
 mod part;
 mod reading;
+mod seed;
 mod source;
 mod status;
+mod stop;
 mod zone;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meridian_causal::{Incarnation, ZoneId};
+use meridian_causal::{Incarnation, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Catalog, Mode};
@@ -56,6 +59,8 @@ pub use status::{MirrorStatus, MirrorWant, ZoneMirror};
 
 use cuts::Cuts;
 use part::Part;
+use seed::Seed;
+use stop::Stop;
 use zone::Zone;
 
 /// A point in time over all shards of a keyspace.
@@ -130,6 +135,8 @@ pub struct MirrorPage {
     pub source: Incarnation,
     /// Where the cut is in that log.
     pub index: u64,
+    /// What the shard had received there.
+    pub received: VersionVector,
     /// All keys of the range are here, not only those that changed.
     pub full: bool,
     /// First key of the range.
@@ -166,6 +173,10 @@ pub(crate) struct Mirrors {
     zones: BTreeMap<KeyspaceId, Zone>,
     /// Mirror zones: shards of this core.
     parts: BTreeMap<(KeyspaceId, ShardId), Part>,
+    /// Mirror zones: generations from which the groups of a successor are filled, by session.
+    seeds: BTreeMap<u64, Seed>,
+    /// Mirror zones: when it was last said at which generation this zone stands still.
+    stop_said: BTreeMap<KeyspaceId, Stop>,
     loaded: bool,
 }
 
@@ -186,7 +197,11 @@ pub(crate) fn mirror_zones(catalog: &Catalog, keyspace: KeyspaceId) -> Vec<ZoneI
     let Some(policy) = catalog.keyspaces.get(&keyspace).map(|found| &found.policy) else {
         return Vec::new();
     };
-    if policy.mode != Mode::Snapshot {
+    let moved = catalog
+        .keyspaces
+        .get(&keyspace)
+        .is_some_and(|found| found.moved);
+    if policy.mode != Mode::Snapshot || moved {
         return Vec::new();
     }
     let others = policy.zones.iter().copied();
@@ -225,8 +240,10 @@ impl Core {
         self.load_mirrors(out);
         self.drop_mirrors();
         self.tick_cuts(now, out);
+        self.tick_stops(now, out);
         self.tick_zones(now, out);
         self.tick_parts(now, out);
+        self.tick_seeds(now);
     }
 
     /// What the store holds of mirrors, once.

@@ -376,6 +376,7 @@ impl Part {
                 cut_ms: order.cut.time_ms,
                 source: page.source,
                 index: page.index,
+                received: page.received,
                 bytes: partial.bytes,
                 keys: partial.keys,
             });

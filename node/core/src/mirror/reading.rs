@@ -132,7 +132,8 @@ pub(crate) const fn shown_by(query: &Query) -> bool {
         Query::Examine { .. }
         | Query::Range { .. }
         | Query::Validate { .. }
-        | Query::Leases { .. } => false,
+        | Query::Leases { .. }
+        | Query::Returned { .. } => false,
     }
 }
 
@@ -194,6 +195,9 @@ impl Core {
         if !self.mirrors(keyspace) {
             return Some(request);
         }
+        if let Some(old) = self.unfenced(keyspace) {
+            return Some(redirected(request, old));
+        }
         let shard = request.shard(&self.catalog);
         let shown = mirror_zones(&self.catalog, keyspace).contains(&self.zone());
         let routed = Routed {
@@ -215,6 +219,14 @@ impl Core {
             Self::answer(origin, Err(error), out);
         }
         None
+    }
+
+    /// Of the planted bug: the keyspace of which this zone was home before it was deposed.
+    fn unfenced(&self, keyspace: KeyspaceId) -> Option<KeyspaceId> {
+        let before = self.catalog.keyspaces.get(&keyspace)?.before?;
+        let old = self.catalog.keyspaces.get(&before)?;
+        let was_home = old.is_deposed() && old.policy.home == Some(self.zone());
+        (self.config.planted.deposed_home_serves && was_home).then_some(before)
     }
 
     /// The pointer is read here, once for the request, unless the request names a generation.
@@ -308,6 +320,16 @@ impl Core {
             age_ms: self.mirror_age(now, keyspace).unwrap_or(by_clock_ms),
         }))
     }
+}
+
+/// Of the planted bug: the same asked of another keyspace.
+fn redirected(mut request: Request, keyspace: KeyspaceId) -> Request {
+    if let Request::Write(write) = &mut request {
+        write.keyspace = keyspace;
+    } else if let Request::Read(read) = &mut request {
+        read.keyspace = keyspace;
+    }
+    request
 }
 
 const fn asks_mirror(level: ReadLevel) -> bool {

@@ -17,7 +17,7 @@ use crate::inner::{InnerResponse, MirrorFetch};
 use crate::keys::{Place, VersionKey};
 use crate::limits::{MIRROR_PAGE_BYTES, MIRROR_PAGE_VISITS};
 use crate::output::Outputs;
-use crate::shard::versions;
+use crate::shard::{load_meta, versions};
 use crate::time::Now;
 use crate::waiting::Origin;
 
@@ -59,6 +59,11 @@ impl Core {
         let Some(pinned) = pinned else {
             return Ok(InnerResponse::MirrorWait);
         };
+        let meta = pinned.read(|state| load_meta(state, group))?;
+        let received = meta.map(|meta| meta.received).unwrap_or_default();
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.offered(source, received.get(source));
+        }
         let unchanged = base.is_some_and(|(_, base)| base == index) && !pinned.is_overlaid();
         let (records, next) = if unchanged {
             (Vec::new(), None)
@@ -70,6 +75,7 @@ impl Core {
         Ok(InnerResponse::MirrorPage(Box::new(MirrorPage {
             source,
             index,
+            received,
             full: base.is_none(),
             from,
             records,

@@ -77,6 +77,7 @@ impl Home {
         }
         let (records, next) = changed(&work, PLACE, since, from).unwrap();
         MirrorPage {
+            received: VersionVector::new(),
             source: Incarnation::from_raw(9),
             index: self.index,
             full,
@@ -336,6 +337,7 @@ fn a_pointer_flips_when_the_last_shard_is_durable_and_not_before() {
 #[test]
 fn an_order_under_a_number_that_another_cut_has_is_given_up() {
     let held = |view| crate::keys::HeldGeneration {
+        received: VersionVector::new(),
         generation: 3,
         view,
         cut_ms: 1,

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::stop::is_stopped;
 use super::{Cut, MirrorAsk, Order, PartReport, ZoneReport, mirror_node, mirror_zones};
 use crate::core::Core;
 use crate::error::Error;
@@ -34,20 +35,24 @@ const PARTS_IDLE_MS: u64 = 1_000;
 /// A keyspace that this zone mirrors.
 #[derive(Default)]
 pub(super) struct Zone {
-    pointer: Option<MirrorPointer>,
+    pub(super) pointer: Option<MirrorPointer>,
     /// The time of a cut, and a time of the own clock after which nothing is missing from it.
     fresh: Option<(u64, u64)>,
-    to_write: Option<MirrorPointer>,
-    writing: Option<MirrorPointer>,
-    order: Option<Order>,
+    pub(super) to_write: Option<MirrorPointer>,
+    pub(super) writing: Option<MirrorPointer>,
+    pub(super) order: Option<Order>,
     /// Of the order: see `fresh`.
     order_fresh_ns: u64,
-    parts: BTreeMap<ShardId, PartReport>,
+    pub(super) parts: BTreeMap<ShardId, PartReport>,
     parts_asked: BTreeSet<ShardId>,
     parts_due_ns: u64,
     asked: bool,
     due_ns: u64,
     lost: Option<u64>,
+    /// When the home zone last answered, by the wall clock; 0: not since the start.
+    pub(super) heard_ms: u64,
+    /// Keys that had come of a cut that was not whole when the mirror was stopped.
+    pub(super) lacking_keys: u64,
 }
 
 impl Zone {
@@ -178,7 +183,9 @@ impl Core {
         for (keyspace, shards) in keyspaces {
             self.mirrors.zones.entry(keyspace).or_default();
             if self.holds_pointer() {
-                self.ask_cut(now, keyspace, out);
+                if !is_stopped(&self.catalog, keyspace, zone) {
+                    self.ask_cut(now, keyspace, out);
+                }
                 self.ask_parts(now, keyspace, shards, out);
             } else {
                 self.ask_pointer(now, keyspace, out);
@@ -187,7 +194,7 @@ impl Core {
     }
 
     /// Whether the pointers of this zone are this core's.
-    fn holds_pointer(&self) -> bool {
+    pub(super) fn holds_pointer(&self) -> bool {
         let first = ShardId(0);
         self.is_own_shard(first)
             && mirror_node(&self.catalog, first, self.zone()) == Some(self.config.node)
@@ -237,6 +244,7 @@ impl Core {
             self.learn_leader(group, asked, error);
         }
         let shards = self.shards_of(keyspace);
+        let stopped = is_stopped(&self.catalog, keyspace, self.zone());
         let Some(zone) = self.mirrors.zones.get_mut(&keyspace) else {
             return;
         };
@@ -245,6 +253,10 @@ impl Core {
             zone.due_ns = zone.due_ns.max(now.after_ms(MIRROR_ASK_MS_MIN));
             return;
         };
+        zone.heard_ms = now.wall_ms;
+        if stopped {
+            return;
+        }
         if let InnerResponse::MirrorCut {
             offer: Some((cut, age_ms)),
         } = *inner
@@ -298,6 +310,7 @@ impl Core {
     ) {
         let shards = self.shards_of(keyspace);
         let early = self.config.planted.mirror_swap_early;
+        let stopped = is_stopped(&self.catalog, keyspace, self.zone());
         let Some(zone) = self.mirrors.zones.get_mut(&keyspace) else {
             return;
         };
@@ -315,7 +328,7 @@ impl Core {
             zone.due_ns = now.mono_ns;
             return;
         }
-        if zone.to_write.is_none() && zone.writing.is_none() {
+        if zone.to_write.is_none() && zone.writing.is_none() && !stopped {
             zone.to_write = zone.complete(shards, early);
         }
     }

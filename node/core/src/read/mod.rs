@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::ids::{KeyspaceId, ShardId};
 use crate::keys::{Place, VersionKey};
 use crate::request::{Answer, Query, ShardDigest};
-use crate::shard::{leases, versions};
+use crate::shard::{leases, returned, versions};
 
 /// Answers a query of a keyspace that has `shards` shards.
 pub fn serve(
@@ -78,6 +78,7 @@ pub fn serve(
             .map(|name| leases::load(read, place(*shard), name))
             .collect::<Result<_, _>>()
             .map(Answer::Leases),
+        Query::Returned { shard, from } => returned::page(read, place(*shard), from),
     }
 }
 

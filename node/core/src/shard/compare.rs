@@ -18,7 +18,7 @@ use meridian_storage::Read;
 use super::{load_meta, versions};
 use crate::error::Error;
 use crate::ids::GroupId;
-use crate::keys::{VersionKey, successor};
+use crate::keys::{Place, VersionKey, successor};
 
 /// Hashes of consecutive ranges from `from` on, at most `max_ranges`, of `keys_per_range` keys each. A range is named
 /// by its end, exclusive; an empty end is the end of the shard.
@@ -30,11 +30,22 @@ pub fn range_hashes(
     keys_per_range: usize,
 ) -> Result<Vec<(Bytes, u128)>, Error> {
     let received = received(read, group)?;
+    let limits = (max_ranges, keys_per_range);
+    range_hashes_at(read, (group.into(), &received), from, limits)
+}
+
+/// The same of a shard that has received a vector which does not stand in `read`.
+pub fn range_hashes_at(
+    read: &dyn Read,
+    (place, received): (Place, &VersionVector),
+    from: &[u8],
+    (max_ranges, keys_per_range): (usize, usize),
+) -> Result<Vec<(Bytes, u128)>, Error> {
     let mut ranges = Vec::new();
     let mut keys = 0;
     let mut sum = 0_u128;
     let mut done = true;
-    versions::scan(read, group.into(), (from, None), &mut |stored, record| {
+    versions::scan(read, place, (from, None), &mut |stored, record| {
         if keys == keys_per_range.max(1) {
             let end = Bytes::copy_from_slice(VersionKey::user_key(stored)?);
             ranges.push((end, std::mem::take(&mut sum)));
@@ -45,7 +56,7 @@ pub fn range_hashes(
             }
         }
         keys += 1;
-        sum = sum.wrapping_add(key_hash(stored, record, &received)?);
+        sum = sum.wrapping_add(key_hash(stored, record, received)?);
         Ok(ControlFlow::Continue(()))
     })?;
     if done {
@@ -74,7 +85,7 @@ pub fn range_hash(read: &dyn Read, group: GroupId, from: &[u8], to: &[u8]) -> Re
 /// they are all of.
 pub fn states(
     read: &dyn Read,
-    group: GroupId,
+    place: impl Into<Place>,
     from: &[u8],
     to: &[u8],
     max_bytes: usize,
@@ -84,7 +95,7 @@ pub fn states(
     let mut end = Bytes::copy_from_slice(to);
     versions::scan(
         read,
-        group.into(),
+        place.into(),
         (from, open_end(to)),
         &mut |stored, record| {
             let key = Bytes::copy_from_slice(VersionKey::user_key(stored)?);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use meridian_causal::{CausalContext, SiblingSet, VersionVector, ZoneId};
+use meridian_causal::{CausalContext, Dot, SiblingSet, VersionVector, ZoneId};
 
 use super::CompareState;
 use super::step::Step;
@@ -109,6 +109,8 @@ impl Step<'_, '_, '_> {
             .cloned()
             .collect();
         self.store(key, held);
+        let dots: Vec<Dot> = arrived.iter().map(|sibling| sibling.dot).collect();
+        self.list_returned(key, &dots)?;
         for sibling in arrived {
             if let Some(op_id) = sibling.op_id
                 && self.is_to_remember(op_id)?
@@ -151,6 +153,7 @@ impl Step<'_, '_, '_> {
         }
         self.meta.compare = None;
         self.applied.compare_changed = true;
+        self.save_returned();
         Ok(())
     }
 }

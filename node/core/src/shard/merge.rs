@@ -42,8 +42,12 @@ impl Step<'_, '_, '_> {
         };
         let dot = Dot::new(incarnation, counter);
         let held = self.hold(&effect.key)?;
+        let known = held.set.context().covers(dot);
         self.meta.received.advance(incarnation, counter);
         let context = self.take_effect(dot, effect.clone(), held);
+        if !known {
+            self.list_returned(&effect.key, &[dot])?;
+        }
         if let Some(op_id) = effect.op_id
             && self.is_to_remember(op_id)?
         {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use meridian_causal::{CausalContext, Hlc, Incarnation, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
+use crate::keys::ReturnedCounts;
+
 /// The state of a shard beside its records.
 ///
 /// Invariants:
@@ -65,6 +67,17 @@ pub struct ShardMeta {
     pub sealed: u64,
     /// Zones without which `ack = all` does for now, by the group's log (protocol rule 20).
     pub short: BTreeSet<ZoneId>,
+    /// The shard was made of a promoted mirror.
+    pub base: Option<Base>,
+}
+
+/// What a promoted mirror had, and how much that it lacked has come since (`shard::returned`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// What it had received.
+    pub received: VersionVector,
+    /// What has come back.
+    pub counts: ReturnedCounts,
 }
 
 /// Bytes of effects of one incarnation, since the group was founded.
@@ -120,6 +133,7 @@ impl ShardMeta {
             fencing: 0,
             sealed: 0,
             short: BTreeSet::new(),
+            base: None,
         }
     }
 

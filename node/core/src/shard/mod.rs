@@ -22,6 +22,7 @@ pub mod garbage;
 pub mod leases;
 pub mod op_ids;
 pub mod outbox;
+pub mod returned;
 pub mod versions;
 
 mod changes;
@@ -36,7 +37,7 @@ mod transact;
 mod write;
 
 pub use locks::{Locks, PreparedPart};
-pub use meta::{CompareState, OutboxBytes, ShardMeta};
+pub use meta::{Base, CompareState, OutboxBytes, ShardMeta};
 pub use transact::Resolved;
 pub(crate) use transact::results;
 
@@ -249,6 +250,10 @@ impl Step<'_, '_, '_> {
             Op::Seal { round } => self.seal(*round),
             Op::Unseal { revision } => {
                 self.unseal(*revision);
+                Ok(())
+            }
+            Op::Found { base } => {
+                self.found(base);
                 Ok(())
             }
         }

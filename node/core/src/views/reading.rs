@@ -43,7 +43,7 @@ pub(super) fn touches(query: &Query, key: &Bytes) -> bool {
         Query::Get { key: read } | Query::Examine { key: read } => read == key,
         Query::Scan { from, to, .. } | Query::Range { from, to, .. } => within(from, to.as_deref()),
         Query::Digest { .. } => true,
-        Query::Leases { .. } => false,
+        Query::Leases { .. } | Query::Returned { .. } => false,
         Query::Validate { compare, .. } => compare.iter().any(|compare| match compare {
             Compare::RangeUnchanged { from, to, .. } => {
                 within(from, (!to.is_empty()).then_some(to.as_ref()))
@@ -68,7 +68,7 @@ fn blockers(locks: &Locks, query: &Query) -> BTreeSet<TransactionId> {
             locks.writers_in(from, to.as_deref())
         }
         Query::Digest { .. } => locks.writers_in(&[], None),
-        Query::Leases { .. } => BTreeSet::new(),
+        Query::Leases { .. } | Query::Returned { .. } => BTreeSet::new(),
         Query::Validate { .. } => locks
             .prepared()
             .iter()
@@ -86,7 +86,10 @@ fn is_wide(query: &Query) -> bool {
         Query::Validate { compare, .. } => !compare
             .iter()
             .all(|one| matches!(one, Compare::Unchanged { .. })),
-        Query::Get { .. } | Query::Examine { .. } | Query::Leases { .. } => false,
+        Query::Get { .. }
+        | Query::Examine { .. }
+        | Query::Leases { .. }
+        | Query::Returned { .. } => false,
     }
 }
 

@@ -15,7 +15,7 @@ use meridian_core::config::{
     Bounds, ClusterSeed, CoreConfig, NodeSeed, PlantedBugs, Timing, ZoneSeed,
 };
 use meridian_core::ids::{KeyspaceId, NodeId, RequestId, ShardId};
-use meridian_core::message::PeerMessage;
+use meridian_core::message::{Exchange, PeerMessage};
 use meridian_core::output::Notice;
 use meridian_core::read::serve;
 use meridian_core::request::{Answer, Query, Receipt, Request, Response, Write};
@@ -35,6 +35,7 @@ pub(crate) struct World {
     pub(crate) ms: u64,
     starts: u8,
     shards: u16,
+    policy: Policy,
     operations: u128,
     asked: u64,
     answers: Vec<(RequestId, Result<Response, Error>)>,
@@ -42,6 +43,8 @@ pub(crate) struct World {
     /// Which nodes hear nothing and are not heard.
     pub(crate) cut: [bool; ZONES],
     pub(crate) damage: Vec<String>,
+    /// Keys whose states the exchange has sent from one zone to another.
+    pub(crate) crossed: usize,
 }
 
 fn seed() -> ClusterSeed {
@@ -67,6 +70,16 @@ fn seed() -> ClusterSeed {
     }
 }
 
+fn states_in(message: &PeerMessage) -> usize {
+    let PeerMessage::Exchange { body, .. } = message else {
+        return 0;
+    };
+    let Exchange::CompareStates { states, .. } = body else {
+        return 0;
+    };
+    states.len()
+}
+
 fn index(node: NodeId) -> usize {
     usize::try_from(node.0).unwrap() - 1
 }
@@ -74,8 +87,15 @@ fn index(node: NodeId) -> usize {
 impl World {
     /// Three zones of one node, founded, with a keyspace `default` of so many shards.
     pub(crate) fn new(shards: u16) -> Self {
+        Self::with_policy(shards, Policy::default())
+    }
+
+    /// The same with another policy.
+    pub(crate) fn with_policy(shards: u16, policy: Policy) -> Self {
         let mut world = Self {
             shards,
+            policy,
+            crossed: 0,
             nodes: Vec::new(),
             ms: 1_000,
             starts: 0,
@@ -113,7 +133,7 @@ impl World {
             core_count: 1,
             entropy: [self.starts; 32],
             default_shards: self.shards,
-            default_policy: Policy::default(),
+            default_policy: self.policy.clone(),
             timing: Timing::default(),
             bounds: Bounds::default(),
             observe: false,
@@ -147,11 +167,19 @@ impl World {
         }
         for (to, message) in out.messages.drain(..) {
             let to = index(to);
+            if to != node {
+                self.crossed += states_in(&message);
+            }
             if to == node || (!self.cut[node] && !self.cut[to]) {
                 self.messages.push_back((node, to, message));
             }
         }
         self.answers.append(&mut out.replies);
+        for read in out.reads.drain(..) {
+            let id = read.id;
+            let answer = read.serve(&**engine, self.shards);
+            self.answers.push((id, answer.map(Response::Read)));
+        }
         for notice in &out.notices {
             if let Notice::Damaged { detail } = notice {
                 self.damage.push(detail.clone());

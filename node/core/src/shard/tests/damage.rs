@@ -256,7 +256,7 @@ fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
         id: (1 << 64) + 1,
     };
     for (stored, known) in [
-        (ShardMetaKey::encode(group), 5),
+        (ShardMetaKey::encode(group), 6),
         (OpIdKey::encode(PLACE, id.id), 1),
     ] {
         let mut zone = full();

@@ -2,12 +2,16 @@
 //!
 //! Every node holds it, most of them as learners; the data plane reads it and never waits for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod moving;
 
-use meridian_causal::{Incarnation, VersionVector, ZoneId};
+use std::collections::BTreeMap;
+
+use meridian_causal::{Incarnation, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
+pub use moving::{Alter, AlterReport, Divergence, Promotion, Returned, Shown};
+
 pub use crate::policy::{Ack, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange};
 
 /// Zones, nodes, keyspaces and placement.
@@ -70,53 +74,14 @@ pub struct Keyspace {
     pub groups: Vec<GroupRecord>,
     /// The id that contexts and tokens of it are bound to: that of the first of the keyspaces that became this one.
     pub lineage: KeyspaceId,
-    /// It is not open yet: it takes over from this one.
+    /// It takes over from this one, and has not got everything yet.
     pub before: Option<KeyspaceId>,
-    /// It is being altered.
+    /// It is being altered; or it has been deposed, and its last writes are still to be handed over.
     pub alter: Option<Alter>,
-    /// It has been altered: another keyspace has its name and its data.
+    /// Another keyspace has its name and its data.
     pub moved: bool,
-}
-
-/// How far a keyspace has got on its way to becoming another one.
-///
-/// A change of where groups stand makes a *successor*: a keyspace with groups of its own, which take over everything by the
-/// exchange while the old ones go on serving. Then the old groups are sealed, the successor's take over the rest, and the
-/// name moves to it (protocol rule 26).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alter {
-    /// The keyspace that takes over.
-    pub successor: KeyspaceId,
-    /// Groups of the successor that have nearly everything.
-    pub filled: BTreeSet<GroupId>,
-    /// The old groups are to be sealed: the revision of the catalog that said so, 0 while none has. It names the round, as
-    /// sealing that takes too long is given up and begun anew.
-    pub sealing: u64,
-    /// Old groups that are sealed and have no transaction open: what they had received by then. Whatever any of them
-    /// receives later, another one wrote before.
-    pub finals: BTreeMap<GroupId, VersionVector>,
-    /// Groups of the successor that have everything.
-    pub ready: BTreeSet<GroupId>,
-}
-
-/// What a group tells of its part in an alter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AlterReport {
-    /// A group of the successor has nearly everything.
-    Filled,
-    /// An old group has made its last write.
-    Final {
-        /// The round of sealing, as in [`Alter::sealing`]. A report of another one counts for nothing: since then the group
-        /// may have written again.
-        round: u64,
-        /// All it has received, its own last write included.
-        received: VersionVector,
-    },
-    /// A group of the successor has everything.
-    Ready {
-        /// The round of sealing.
-        round: u64,
-    },
+    /// A mirror was promoted to make this keyspace: what that one lacked.
+    pub divergence: Option<Divergence>,
 }
 
 /// A group as the control group has placed it.
@@ -193,12 +158,23 @@ impl Keyspace {
             before: None,
             alter: None,
             moved: false,
+            divergence: None,
         }
     }
 
     /// It has a name, and serves or soon will.
     pub const fn is_open(&self) -> bool {
-        self.before.is_none() && !self.moved
+        !self.name.is_empty() && !self.moved
+    }
+
+    /// Its home zone was deposed while it was not there to agree: it serves nobody, and hands over what it wrote last.
+    pub const fn is_deposed(&self) -> bool {
+        self.moved && self.alter.is_some()
+    }
+
+    /// The promotion of one of its mirrors, while it is under way.
+    pub fn promotion(&self) -> Option<&Promotion> {
+        self.alter.as_ref()?.promotion.as_ref()
     }
 
     /// The shard of a key: 64-bit FNV-1a of the key, modulo the number of shards. Clients compute the same.
