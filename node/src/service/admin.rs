@@ -1,7 +1,7 @@
 //! admin.v1: what operators ask.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meridian_core::Error;
 use meridian_core::catalog::{Catalog, Keyspace};
@@ -22,6 +22,12 @@ use crate::cores::Kind;
 
 /// Time of a call that names none: digests read everything.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An alter that is not answered within this time is asked for again.
+const ALTER_TRY: Duration = Duration::from_secs(2);
+
+/// Between two times that it is.
+const ALTER_PAUSE: Duration = Duration::from_millis(100);
 
 fn patience(metadata: &MetadataMap) -> Duration {
     deadline::of_call(metadata, PATIENCE)
@@ -79,20 +85,21 @@ impl AdminService {
         patience: Duration,
     ) -> Result<pb::Keyspace, Failure> {
         let catalog = self.calls.shared.catalog();
-        let alter = CoreRequest::KeyspaceAlter(Box::new(KeyspaceAlter {
+        let alter = KeyspaceAlter {
             ask: policy::ask_from_wire(&catalog, &request)?,
             name: request.name,
             near: self.calls.shared.zone,
-        }));
-        let answer = self.calls.ask_one(control(alter), patience).await;
-        match answer.map_err(Failure::from_core)? {
+        };
+        match self.ask_alter(&alter, patience).await? {
             CoreResponse::KeyspaceAltered {
                 keyspace,
                 successor,
             } => {
                 let known = successor.unwrap_or(keyspace);
-                drop(self.known(known, patience).await?);
-                self.known(keyspace, patience).await
+                let seen = self.known(known, patience).await?;
+                let catalog = self.calls.shared.catalog();
+                let named = catalog.keyspace_named(&alter.name);
+                Ok(named.map_or(seen, |named| keyspace_to_wire(&catalog, named)))
             }
             CoreResponse::KeyspaceCreated(_)
             | CoreResponse::KeyspaceDeleted(_)
@@ -108,6 +115,29 @@ impl AdminService {
             | CoreResponse::LeaseEnded
             | CoreResponse::Mirror(_)
             | CoreResponse::MirrorShown(_) => Err(Failure::unexpected_answer()),
+        }
+    }
+
+    /// Asks for an alter until it is answered: the one who led the control group may be just what was lost. Asking for the
+    /// same again changes nothing.
+    async fn ask_alter(
+        &self,
+        alter: &KeyspaceAlter,
+        patience: Duration,
+    ) -> Result<CoreResponse, Failure> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let ask = control(CoreRequest::KeyspaceAlter(Box::new(alter.clone())));
+            let answer = self.calls.ask_one(ask, left.min(ALTER_TRY)).await;
+            match answer {
+                Err(Error::DeadlineExceeded { .. } | Error::NotLeader { .. } | Error::NoQuorum)
+                    if left > ALTER_TRY =>
+                {
+                    tokio::time::sleep(ALTER_PAUSE).await;
+                }
+                answer => return answer.map_err(Failure::from_core),
+            }
         }
     }
 

@@ -10,8 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use meridian_causal::ZoneId;
+
 use super::{placement, promote};
-use crate::catalog::{Alter, AlterReport, Catalog, Divergence, Keyspace, Policy, Returned};
+use crate::catalog::{
+    Alter, AlterReport, Catalog, Divergence, Keyspace, Policy, PolicyChange, Returned,
+};
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId};
 use crate::limits::KEYSPACES_MAX;
@@ -34,6 +38,9 @@ pub(super) fn alter(
         }
         AlterAsk::GiveUpReturn => return promote::give_up_return(catalog, &old),
     };
+    if let Some(under_way) = same_under_way(catalog, &old, &change, asked.near)? {
+        return Ok(altered(old.id, Some(under_way)));
+    }
     if old.alter.is_some() {
         return Err(refused("an alter is under way: wait for it or cancel it"));
     }
@@ -51,6 +58,23 @@ pub(super) fn alter(
     }
     let successor = succeed(catalog, &old, policy, nonce)?;
     Ok(altered(old.id, Some(successor)))
+}
+
+/// The successor of an alter under way that was asked for the same: an operator whose first request was not answered asks
+/// again.
+fn same_under_way(
+    catalog: &Catalog,
+    old: &Keyspace,
+    change: &PolicyChange,
+    near: ZoneId,
+) -> Result<Option<KeyspaceId>, Error> {
+    let Some(alter) = old.alter.as_ref().filter(|alter| alter.promotion.is_none()) else {
+        return Ok(None);
+    };
+    let wanted = change.clone().apply(&old.policy, catalog, near)?;
+    let successor = catalog.keyspaces.get(&alter.successor);
+    let same = successor.is_some_and(|successor| successor.policy == wanted);
+    Ok(same.then_some(alter.successor))
 }
 
 pub(super) const fn altered(keyspace: KeyspaceId, successor: Option<KeyspaceId>) -> Response {
@@ -358,8 +382,13 @@ mod tests {
             "nothing to cancel"
         );
         alter(&mut catalog, change(Mode::Sync), 1).unwrap();
+        assert_eq!(
+            alter(&mut catalog, change(Mode::Sync), 1).unwrap(),
+            altered(KeyspaceId::DEFAULT, Some(KeyspaceId(2))),
+            "asked again"
+        );
         assert!(
-            alter(&mut catalog, change(Mode::Sync), 1).is_err(),
+            alter(&mut catalog, change(Mode::Snapshot), 1).is_err(),
             "one at a time"
         );
         alter(&mut catalog, cancel(), 1).unwrap();

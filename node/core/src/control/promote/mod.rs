@@ -25,6 +25,9 @@ pub(super) fn promote(
     (zone, force): (ZoneId, bool),
     nonce: u64,
 ) -> Result<Response, Error> {
+    if let Some(done) = asked_again(old, zone) {
+        return Ok(done);
+    }
     check(catalog, old, zone)?;
     if !force {
         return Err(refused(
@@ -44,6 +47,17 @@ pub(super) fn promote(
         alter.promotion = Some(Promotion { zone, shown: None });
     }
     Ok(altered(old.id, Some(successor)))
+}
+
+/// The answer to one who was not answered the first time: the same promotion is under way or done.
+fn asked_again(old: &Keyspace, zone: ZoneId) -> Option<Response> {
+    let under_way = old.alter.as_ref().filter(|alter| {
+        let promotion = alter.promotion.as_ref();
+        promotion.is_some_and(|promotion| promotion.zone == zone)
+    });
+    let done = old.divergence.is_some() && old.policy.home == Some(zone);
+    let successor = under_way.map(|alter| alter.successor);
+    (done || successor.is_some()).then(|| altered(old.id, successor))
 }
 
 fn check(catalog: &Catalog, old: &Keyspace, zone: ZoneId) -> Result<(), Error> {

@@ -177,6 +177,8 @@ fn a_promotion_is_cancelled_until_the_name_has_moved() {
     let mut catalog = catalog(Mode::Snapshot);
     promote(&mut catalog, 2).unwrap();
     assert!(promote(&mut catalog, 3).is_err(), "one at a time");
+    let again = promote(&mut catalog, 2).unwrap();
+    assert_eq!(again, alter::altered(OLD, Some(KeyspaceId(2))));
     ask(&mut catalog, AlterAsk::Cancel).unwrap();
     assert_eq!(catalog.keyspaces.len(), 1);
     promote(&mut catalog, 3).unwrap();
