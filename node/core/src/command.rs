@@ -269,12 +269,6 @@ pub enum Op {
         /// that one or a later one.
         revision: u64,
     },
-    /// The shard was made of a promoted mirror and holds all of it: whatever comes from elsewhere beyond this vector is a
-    /// write that the mirror lacked, and is listed (`shard::returned`). No effect on a shard that has a base.
-    Found {
-        /// What the mirror's generation had received.
-        base: VersionVector,
-    },
     /// These versions are past their time, by the leader's clock (protocol rule 4).
     Expire {
         /// Keys and the dots of the versions.
@@ -284,6 +278,12 @@ pub enum Op {
     Degrade {
         /// The zones, ascending.
         short: Vec<ZoneId>,
+    },
+    /// The shard was made of a promoted mirror and holds all of it: whatever comes from elsewhere beyond this vector is a
+    /// write that the mirror lacked, and is listed (`shard::returned`). No effect on a shard that has a base.
+    Found {
+        /// What the mirror's generation had received.
+        base: VersionVector,
     },
 }
 
