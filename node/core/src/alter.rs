@@ -15,7 +15,7 @@ use crate::command::Op;
 use crate::core::Core;
 use crate::exchange;
 use crate::group::Group;
-use crate::ids::{GroupId, KeyspaceId};
+use crate::ids::{GroupId, KeyspaceId, ShardId};
 use crate::output::Outputs;
 use crate::request::Request;
 use crate::time::Now;
@@ -150,8 +150,13 @@ impl Core {
         if meta.compare.is_some() {
             return None;
         }
+        if alter.ready.contains(&id) {
+            return self
+                .is_mirrored_back(id, before)
+                .then_some(AlterReport::Mirrored);
+        }
         if alter.sealing > 0 {
-            let done = !alter.ready.contains(&id) && self.has_all(id, before, alter)?;
+            let done = self.has_all(id, before, alter)?;
             let round = alter.sealing;
             return done.then_some(AlterReport::Ready { round });
         }
@@ -168,6 +173,14 @@ impl Core {
             && group.hears_all(&self.catalog, before, self.now)
             && exchange::behind(&self.catalog, group, before)? <= FILLED_BEHIND_MAX;
         near.then_some(AlterReport::Filled)
+    }
+
+    /// Of the first shard's group: whether the zone that was home shows something of the successor.
+    fn is_mirrored_back(&self, id: GroupId, before: KeyspaceId) -> bool {
+        let old = self.catalog.keyspaces.get(&before);
+        let old_home = old.and_then(|old| old.policy.home);
+        let shown = old_home.is_some_and(|home| self.is_shown_in(id.keyspace, home));
+        id.shard == ShardId(0) && shown
     }
 
     /// Whether a group holds the last writes of all old groups of its shard.

@@ -126,6 +126,9 @@ pub struct MirrorFetch {
     pub since: Option<(Incarnation, u64)>,
     /// First key.
     pub from: Bytes,
+    /// Of a zone that has no generation yet, but something of the keyspace before: ranges from `from` on, each by its end
+    /// (exclusive; empty: the end of the shard) and the hash of what the zone has in it.
+    pub known: Vec<(Bytes, u128)>,
 }
 
 /// A shard's part of a transaction that another shard decides.

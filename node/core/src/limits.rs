@@ -210,3 +210,12 @@ pub const RETURNED_WRITES_MAX: usize = SIBLINGS_MAX;
 
 /// Keys in one page of that list.
 pub const RETURNED_PAGE_KEYS: usize = 1024;
+
+/// Keys in one range of which a zone says what it has of a keyspace that it begins to mirror: what travels for one that differs.
+pub const KNOWN_RANGE_KEYS: usize = 256;
+
+/// Such ranges in one question: bounds how long a core stands still to hash them.
+pub const KNOWN_RANGES_MAX: usize = 16;
+
+/// Bytes of records in them, but for the last one: they are copied in one batch.
+pub const KNOWN_BYTES_MAX: usize = 4 << 20;

@@ -304,14 +304,21 @@ fn a_lost_home_that_is_given_up_leaves_the_cut_and_can_be_altered() {
     assert_eq!(mirrored_values(&mut world, OLD, "kept"), ["cut"]);
 }
 
-#[test]
-fn a_planned_failover_takes_from_the_mirror_what_that_has() {
-    let mut world = mirrored();
-    for number in 0..600 {
+/// Keys that do not change after a cut that every mirror shows, and one that does; what shipping all of them to one zone takes.
+fn with_many_keys(world: &mut World) -> usize {
+    for number in 0..2_000 {
         world.write(OLD, &format!("key {number}"), "cut").unwrap();
     }
     world.run(3_000);
-    world.crossed = 0;
+    let all = world.crossed_bytes / 2;
+    world.crossed_bytes = 0;
+    all
+}
+
+#[test]
+fn a_planned_failover_ships_only_what_its_mirrors_lack() {
+    let mut world = mirrored();
+    let all = with_many_keys(&mut world);
     world.write(OLD, "key 7", "later").unwrap();
     let failover = AlterAsk::Change(PolicyChange {
         home: Some(ZoneId(2)),
@@ -319,13 +326,49 @@ fn a_planned_failover_takes_from_the_mirror_what_that_has() {
     });
     ask(&mut world, NEW, failover).unwrap();
     until_home(&mut world, NEW, 2);
+    world.run(5_000);
     assert_eq!(values(&world, NEW, "key 7"), ["later"]);
     assert_eq!(values(&world, NEW, "key 8"), ["cut"]);
+    for mirror in [OLD, THIRD] {
+        assert_eq!(mirrored_values(&mut world, mirror, "key 7"), ["later"]);
+        assert_eq!(mirrored_values(&mut world, mirror, "key 8"), ["cut"]);
+    }
+    let shipped = world.crossed_bytes;
     assert!(
-        world.crossed < 600,
-        "{} keys crossed a zone's border",
-        world.crossed
+        shipped < all / 2,
+        "{shipped} bytes of {all}, to three zones"
     );
+}
+
+#[test]
+fn a_home_that_returns_and_takes_over_again_is_shipped_only_differences() {
+    let mut world = mirrored();
+    let all = with_many_keys(&mut world);
+    world.cut[OLD] = true;
+    world.run(1_000);
+    world.write(OLD, "key 7", "old").unwrap();
+    world.run(1_000);
+    promote(&mut world);
+    until_home(&mut world, NEW, 2);
+    world.write(NEW, "key 9", "new").unwrap();
+    world.cut[OLD] = false;
+    until_whole(&mut world);
+    world.run(5_000);
+    assert_eq!(mirrored_values(&mut world, OLD, "key 9"), ["new"]);
+    assert_eq!(mirrored_values(&mut world, OLD, "key 7"), ["old"]);
+    let failback = AlterAsk::Change(PolicyChange {
+        home: Some(ZoneId(1)),
+        ..PolicyChange::default()
+    });
+    ask(&mut world, NEW, failback).unwrap();
+    until_home(&mut world, OLD, 1);
+    world.run(5_000);
+    assert_eq!(values(&world, OLD, "key 9"), ["new"]);
+    assert_eq!(values(&world, OLD, "key 8"), ["cut"]);
+    assert_eq!(mirrored_values(&mut world, NEW, "key 9"), ["new"]);
+    let shipped = world.crossed_bytes;
+    assert!(shipped < all, "{shipped} bytes of {all}, to five zones");
+    assert_eq!(world.damage, [""; 0]);
 }
 
 #[test]

@@ -113,7 +113,11 @@ fn inner_weight(inner: &InnerRequest) -> usize {
         | InnerRequest::ViewDrop { .. }
         | InnerRequest::MirrorCut { .. }
         | InnerRequest::MirrorPointer { .. } => BASE,
-        InnerRequest::MirrorFetch(fetch) => fetch.from.len() + BASE,
+        InnerRequest::MirrorFetch(fetch) => {
+            let known = fetch.known.iter();
+            let known: usize = known.map(|(end, _)| end.len() + BASE).sum();
+            fetch.from.len() + known + BASE
+        }
         InnerRequest::MirrorReceive { order, .. } => {
             order.as_ref().map_or(0, |order| order.cut.pins.len() * 8) + BASE
         }

@@ -97,6 +97,9 @@ pub enum AlterReport {
         /// The round of sealing.
         round: u64,
     },
+    /// The zone that was home mirrors the successor, of which this is the first shard's group: what the old groups have is not
+    /// needed any more.
+    Mirrored,
     /// A mirror that is promoted stands still, and has nothing in writing. Told by the zone's holder in the name of a group of
     /// the successor.
     Shown(Shown),

@@ -14,7 +14,7 @@ use meridian_causal::ZoneId;
 
 use super::{placement, promote};
 use crate::catalog::{
-    Alter, AlterReport, Catalog, Divergence, Keyspace, Policy, PolicyChange, Returned,
+    Alter, AlterReport, Catalog, Divergence, Keyspace, Mode, Policy, PolicyChange, Returned,
 };
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId};
@@ -30,6 +30,8 @@ pub(super) fn alter(
     let Some(old) = catalog.keyspace_named(&asked.name).cloned() else {
         return Err(Error::KeyspaceNotFound);
     };
+    end_lingering(catalog, &old);
+    let old = catalog.keyspaces.get(&old.id).cloned().unwrap_or(old);
     let change = match asked.ask {
         AlterAsk::Change(change) => change,
         AlterAsk::Cancel => return cancel(catalog, &old),
@@ -141,7 +143,10 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
     let groups = own.groups.len();
     let old = match report {
         AlterReport::Final { .. } => Some(own.id),
-        AlterReport::Filled | AlterReport::Ready { .. } | AlterReport::Shown(_) => own.before,
+        AlterReport::Filled
+        | AlterReport::Ready { .. }
+        | AlterReport::Mirrored
+        | AlterReport::Shown(_) => own.before,
     };
     let next_revision = catalog.revision.saturating_add(1);
     let old = old.and_then(|old| catalog.keyspaces.get_mut(&old));
@@ -164,9 +169,11 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
         AlterReport::Ready { round } if alter.sealing == round => {
             alter.ready.insert(group);
             if alter.ready.len() >= groups {
-                if alter.promotion.is_none() {
-                    take_name(catalog, old);
-                }
+                handed_over(catalog, old);
+            }
+        }
+        AlterReport::Mirrored => {
+            if alter.ready.len() >= groups {
                 end(catalog, old, Returned::Whole);
             }
         }
@@ -223,6 +230,66 @@ fn take_name(catalog: &mut Catalog, old: KeyspaceId) {
     catalog
         .keyspaces
         .retain(|_, keyspace| !(past(keyspace) && keyspace.lineage == lineage));
+}
+
+/// The successor has everything. If the zone that was home is to mirror it, the old groups stay until it does, so that what
+/// they have need not be shipped back there.
+fn handed_over(catalog: &mut Catalog, old: KeyspaceId) {
+    let promoted = catalog
+        .keyspaces
+        .get(&old)
+        .is_some_and(|old| old.promotion().is_some());
+    if !promoted {
+        take_name(catalog, old);
+    }
+    let is_kept = is_to_mirror(catalog, old).unwrap_or(false);
+    if !is_kept {
+        end(catalog, old, Returned::Whole);
+    } else if promoted {
+        returned(catalog, old, Returned::Whole);
+    }
+}
+
+/// Whether the zone that was home is one of those that mirror the successor.
+fn is_to_mirror(catalog: &Catalog, old: KeyspaceId) -> Option<bool> {
+    let old = catalog.keyspaces.get(&old)?;
+    let successor = catalog.keyspaces.get(&old.alter.as_ref()?.successor)?;
+    let (before, after) = (&old.policy, &successor.policy);
+    let modes = [before.mode, after.mode] == [Mode::Snapshot; 2];
+    let moved = before.home != after.home;
+    Some(
+        modes
+            && moved
+            && successor.is_open()
+            && before.home.is_some_and(|home| after.zones.contains(&home)),
+    )
+}
+
+/// Says of the successor's report what has become of the old home's last writes.
+fn returned(catalog: &mut Catalog, old: KeyspaceId, returned: Returned) {
+    let alter = catalog
+        .keyspaces
+        .get(&old)
+        .and_then(|old| old.alter.as_ref());
+    let successor = alter.map(|alter| alter.successor);
+    let successor = successor.and_then(|id| catalog.keyspaces.get_mut(&id));
+    if let Some(divergence) = successor.and_then(|successor| successor.divergence.as_mut()) {
+        divergence.returned = returned;
+    }
+}
+
+/// Ends a keyspace that has handed everything over and stays for its mirror's sake only.
+pub(super) fn end_lingering(catalog: &mut Catalog, current: &Keyspace) {
+    let Some(old) = current.before.filter(|_| current.is_open()) else {
+        return;
+    };
+    let alter = catalog
+        .keyspaces
+        .get(&old)
+        .and_then(|old| old.alter.as_ref());
+    if alter.is_some_and(|alter| alter.ready.len() >= current.groups.len()) {
+        end(catalog, old, Returned::Whole);
+    }
 }
 
 /// Nothing more comes of the old groups. That the keyspace has moved stays on record, for requests on their way to it.

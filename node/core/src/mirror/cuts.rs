@@ -120,6 +120,13 @@ impl Cuts {
 }
 
 impl Core {
+    /// Whether a mirror zone is known to show a generation.
+    pub(crate) fn is_shown_in(&self, keyspace: KeyspaceId, zone: ZoneId) -> bool {
+        let cuts = self.mirrors.cuts.get(&keyspace);
+        let heard = cuts.and_then(|cuts| cuts.zones.get(&zone));
+        heard.is_some_and(|heard| heard.report.generation > 0)
+    }
+
     /// Takes cuts where this core leads.
     pub(super) fn tick_cuts(&mut self, now: Now, out: &mut Outputs) {
         let keyspaces: Vec<KeyspaceId> = self.catalog.keyspaces.keys().copied().collect();

@@ -27,9 +27,10 @@
 //! in `control::promote`; here it stands still (`stop`) and gives its generation away (`seed`).
 //!
 //! Read `docs/snapshot.md`, then `cuts` (home, the cut), `source` (home, a shard), `zone` (the holder), `part` (a shard in a
-//! mirror zone), `reading`, `stop`, `seed`.
+//! mirror zone), `known`, `reading`, `stop`, `seed`.
 
 mod cuts;
+mod known;
 mod part;
 mod reading;
 mod seed;
@@ -38,13 +39,14 @@ mod status;
 mod stop;
 mod zone;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use meridian_causal::{Incarnation, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Catalog, Mode};
+use crate::catalog::{Catalog, Keyspace, Mode};
 use crate::core::Core;
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
@@ -143,6 +145,8 @@ pub struct MirrorPage {
     pub from: Bytes,
     /// Keys and their records.
     pub records: Vec<(Bytes, Bytes)>,
+    /// Ranges within it that are what the asker said to have: first key and end.
+    pub same: Vec<(Bytes, Bytes)>,
     /// End of the range; `None`: the end of the shard.
     pub next: Option<Bytes>,
 }
@@ -197,11 +201,9 @@ pub(crate) fn mirror_zones(catalog: &Catalog, keyspace: KeyspaceId) -> Vec<ZoneI
     let Some(policy) = catalog.keyspaces.get(&keyspace).map(|found| &found.policy) else {
         return Vec::new();
     };
-    let moved = catalog
-        .keyspaces
-        .get(&keyspace)
-        .is_some_and(|found| found.moved);
-    if policy.mode != Mode::Snapshot || moved {
+    // Of one that is not open yet there is no cut worth having: it is being filled.
+    let found = catalog.keyspaces.get(&keyspace);
+    if policy.mode != Mode::Snapshot || !found.is_some_and(Keyspace::is_open) {
         return Vec::new();
     }
     let others = policy.zones.iter().copied();
@@ -258,10 +260,34 @@ impl Core {
         }
     }
 
+    /// Whether the mirror of a keyspace stays in this zone: of one that has moved, until its successor is shown here.
+    fn keeps_mirror(&self, keyspace: KeyspaceId) -> bool {
+        let (catalog, zone) = (&self.catalog, self.zone());
+        if mirror_zones(catalog, keyspace).contains(&zone) {
+            return true;
+        }
+        let moved = catalog.keyspaces.get(&keyspace).filter(|found| found.moved);
+        let successor = moved.and_then(|moved| {
+            let mut open = catalog.open_keyspaces();
+            open.find(|open| open.lineage == moved.lineage)
+        });
+        successor.is_some_and(|successor| {
+            let zones = &self.mirrors.zones;
+            let shown = zones
+                .get(&successor.id)
+                .and_then(|zone| zone.pointer.as_ref());
+            mirror_zones(catalog, successor.id).contains(&zone) && shown.is_none()
+        })
+    }
+
     /// Mirrors of keyspaces that are gone go too.
     fn drop_mirrors(&mut self) {
-        let (catalog, zone) = (&self.catalog, self.zone());
-        let stays = |keyspace: KeyspaceId| mirror_zones(catalog, keyspace).contains(&zone);
+        let catalog = Arc::clone(&self.catalog);
+        let catalog = &*catalog;
+        let held = self.mirrors.zones.keys().copied();
+        let held = held.chain(self.mirrors.parts.keys().map(|(of, _)| *of));
+        let kept: BTreeSet<KeyspaceId> = held.filter(|of| self.keeps_mirror(*of)).collect();
+        let stays = |keyspace: KeyspaceId| kept.contains(&keyspace);
         let gone = self.mirrors.parts.keys().filter(|(of, _)| !stays(*of));
         let gone: Vec<(KeyspaceId, ShardId)> = gone.copied().collect();
         for (keyspace, shard) in gone {

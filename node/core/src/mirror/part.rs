@@ -13,6 +13,7 @@ use bytes::Bytes;
 use meridian_causal::SiblingSet;
 use meridian_storage::Read;
 
+use super::known::{Base, Ranges};
 use super::reading::MirrorRead;
 use super::{MirrorAsk, MirrorPage, Order, PartReport, mirror_node};
 use crate::core::Core;
@@ -55,6 +56,9 @@ pub(super) struct Part {
     failures: u32,
     /// A view that cannot be read any more.
     lost: Option<u64>,
+    /// What the keyspace before has left on this node, and what was said of it with the last question.
+    base: Option<Base>,
+    known: Ranges,
     /// A page that has come and is not being written yet.
     page: Option<MirrorPage>,
     /// What the store will hold after the batch that is being written.
@@ -201,6 +205,12 @@ impl Core {
         let asking = self.mirrors.parts.values().filter(|part| part.asking);
         let asking = asking.count();
         let zone = self.zone();
+        let is_fresh = self
+            .mirrors
+            .parts
+            .get(&place)
+            .is_some_and(|part| part.newest().is_none() && part.open_order().is_some());
+        let base = is_fresh.then(|| self.base_of(place.0, place.1)).flatten();
         let Some(part) = self.mirrors.parts.get_mut(&place) else {
             return;
         };
@@ -219,16 +229,23 @@ impl Core {
             return;
         };
         let view = order.cut.view;
+        let since = part.newest().map(|held| (held.source, held.index));
         let partial = part.state.partial.as_ref();
+        let from = partial.map(|partial| partial.from.clone());
+        let from = from.unwrap_or_default();
+        // What cannot be read here is not known to be the same.
+        let known = base.as_ref().map(|base| base.ranges(&*self.engine, &from));
+        let known = known.and_then(Result::ok).unwrap_or_default();
+        part.base = base;
+        part.known.clone_from(&known);
         let fetch = MirrorFetch {
             keyspace,
             shard,
             view,
             zone,
-            since: part.newest().map(|held| (held.source, held.index)),
-            from: partial
-                .map(|partial| partial.from.clone())
-                .unwrap_or_default(),
+            since,
+            from,
+            known,
         };
         part.asking = true;
         let ask = MirrorAsk::Page { shard, view };
@@ -361,6 +378,9 @@ impl Part {
         if page.full {
             self.lay_absent(place, (&page, generation), work)?;
         }
+        if !self.copy_same(place, (&page, generation), work)? {
+            return Ok(None);
+        }
         for (key, record) in &page.records {
             put_version(place, (generation, key), record.clone(), work);
             partial.bytes += u64::try_from(key.len() + record.len()).unwrap_or(u64::MAX);
@@ -382,6 +402,28 @@ impl Part {
             });
         }
         Ok(Some(state))
+    }
+
+    /// Copies what this node has in the ranges that a page says to be the same. False: it is not what was told any more.
+    fn copy_same(
+        &self,
+        place: Place,
+        (page, generation): (&MirrorPage, u64),
+        work: &mut Workspace<'_>,
+    ) -> Result<bool, Error> {
+        for (from, to) in &page.same {
+            let told = self.known.iter().find(|(end, _)| end == to);
+            let Some(((_, hash), base)) = told.zip(self.base.as_ref()) else {
+                return Ok(false);
+            };
+            let Some(records) = base.same(&*work, (from, to), *hash)? else {
+                return Ok(false);
+            };
+            for (key, record) in records {
+                put_version(place, (generation, &key), record, work);
+            }
+        }
+        Ok(true)
     }
 
     /// A full page says of keys that it does not hold that they are not there.

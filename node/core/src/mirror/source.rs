@@ -9,6 +9,7 @@ use bytes::Bytes;
 use meridian_causal::{Incarnation, ZoneId};
 use meridian_storage::Read;
 
+use super::known::{Differing, Records, differing};
 use super::{MirrorPage, mirror_zones};
 use crate::core::Core;
 use crate::error::Error;
@@ -42,6 +43,7 @@ impl Core {
             zone,
             since,
             from,
+            known,
         } = fetch;
         let group = self.own_group(keyspace, shard).ok_or(Error::ViewLost)?;
         let source = self
@@ -65,12 +67,19 @@ impl Core {
             group.offered(source, received.get(source));
         }
         let unchanged = base.is_some_and(|(_, base)| base == index) && !pinned.is_overlaid();
-        let (records, next) = if unchanged {
-            (Vec::new(), None)
+        let place = Place { keyspace, shard };
+        let found = if unchanged {
+            Differing::default()
+        } else if base.is_none() && !known.is_empty() {
+            pinned.read(|state| differing(state, place, &from, &known))?
         } else {
-            let place = Place { keyspace, shard };
             let since = base.map_or(0, |(_, base)| base);
-            pinned.read(|state| changed(state, place, since, &from))?
+            let (records, next) = pinned.read(|state| changed(state, place, since, &from))?;
+            Differing {
+                records,
+                next,
+                ..Differing::default()
+            }
         };
         Ok(InnerResponse::MirrorPage(Box::new(MirrorPage {
             source,
@@ -78,8 +87,9 @@ impl Core {
             received,
             full: base.is_none(),
             from,
-            records,
-            next,
+            records: found.records,
+            same: found.same,
+            next: found.next,
         })))
     }
 
@@ -102,9 +112,6 @@ fn passed_by(passed: Option<&(Incarnation, u64)>, own: Option<Incarnation>) -> u
         Some(_) | None => 0,
     }
 }
-
-/// Keys and records.
-type Records = Vec<(Bytes, Bytes)>;
 
 /// Records of a shard, from the key `from` on, that changed after the log index `since`, and where to go on.
 pub(super) fn changed(

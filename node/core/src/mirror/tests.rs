@@ -83,6 +83,7 @@ impl Home {
             full,
             from: from.clone(),
             records,
+            same: Vec::new(),
             next,
         }
     }

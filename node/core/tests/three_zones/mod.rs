@@ -15,6 +15,7 @@ use meridian_core::config::{
     Bounds, ClusterSeed, CoreConfig, NodeSeed, PlantedBugs, Timing, ZoneSeed,
 };
 use meridian_core::ids::{KeyspaceId, NodeId, RequestId, ShardId};
+use meridian_core::inner::InnerResponse;
 use meridian_core::message::{Exchange, PeerMessage};
 use meridian_core::output::Notice;
 use meridian_core::read::serve;
@@ -43,8 +44,8 @@ pub(crate) struct World {
     /// Which nodes hear nothing and are not heard.
     pub(crate) cut: [bool; ZONES],
     pub(crate) damage: Vec<String>,
-    /// Keys whose states the exchange has sent from one zone to another.
-    pub(crate) crossed: usize,
+    /// Bytes of keys and their states that were sent from one zone to another, by the exchange and to mirrors.
+    pub(crate) crossed_bytes: usize,
 }
 
 fn seed() -> ClusterSeed {
@@ -70,14 +71,20 @@ fn seed() -> ClusterSeed {
     }
 }
 
-fn states_in(message: &PeerMessage) -> usize {
-    let PeerMessage::Exchange { body, .. } = message else {
-        return 0;
-    };
-    let Exchange::CompareStates { states, .. } = body else {
-        return 0;
-    };
-    states.len()
+fn state_bytes(message: &PeerMessage) -> usize {
+    let bytes = |pairs: &[(Bytes, Bytes)]| pairs.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if let PeerMessage::Exchange { body, .. } = message
+        && let Exchange::CompareStates { states, .. } = body
+    {
+        return bytes(states);
+    }
+    if let PeerMessage::Forwarded { result, .. } = message
+        && let Ok(Response::Inner(inner)) = &**result
+        && let InnerResponse::MirrorPage(page) = &**inner
+    {
+        return bytes(&page.records);
+    }
+    0
 }
 
 fn index(node: NodeId) -> usize {
@@ -95,7 +102,7 @@ impl World {
         let mut world = Self {
             shards,
             policy,
-            crossed: 0,
+            crossed_bytes: 0,
             nodes: Vec::new(),
             ms: 1_000,
             starts: 0,
@@ -168,7 +175,7 @@ impl World {
         for (to, message) in out.messages.drain(..) {
             let to = index(to);
             if to != node {
-                self.crossed += states_in(&message);
+                self.crossed_bytes += state_bytes(&message);
             }
             if to == node || (!self.cut[node] && !self.cut[to]) {
                 self.messages.push_back((node, to, message));

@@ -135,10 +135,22 @@ fn the_old_home_stays_on_record_until_its_last_writes_are_handed_over() {
         "it has happened"
     );
     hand_over(&mut catalog, OLD, new);
-    assert!(catalog.keyspaces[&OLD].groups.is_empty());
     let divergence = serving(&catalog).divergence.clone().unwrap();
     assert_eq!(divergence.returned, Returned::Whole);
+    assert!(
+        !catalog.keyspaces[&OLD].groups.is_empty(),
+        "what the old home has need not be shipped to its mirror"
+    );
+    let mut mirrored = catalog.clone();
+    let first = groups(&mirrored, new)[0];
+    alter::report(&mut mirrored, first, AlterReport::Mirrored);
+    assert!(mirrored.keyspaces[&OLD].groups.is_empty());
+    assert_eq!(serving(&mirrored).before, None);
     ask(&mut catalog, planned).unwrap();
+    assert!(
+        catalog.keyspaces[&OLD].groups.is_empty(),
+        "nor is it in the way"
+    );
 }
 
 #[test]
@@ -150,8 +162,11 @@ fn a_second_home_may_be_lost_before_the_first_is_back() {
     open(&mut catalog, KeyspaceId(3), 2);
     assert_eq!(serving(&catalog).policy.home, Some(ZoneId(3)));
     hand_over(&mut catalog, OLD, KeyspaceId(2));
+    assert_eq!(catalog.keyspaces[&KeyspaceId(2)].before, None);
     assert!(catalog.keyspaces[&KeyspaceId(2)].is_deposed());
     hand_over(&mut catalog, KeyspaceId(2), KeyspaceId(3));
+    let first = groups(&catalog, KeyspaceId(3))[0];
+    alter::report(&mut catalog, first, AlterReport::Mirrored);
     let last = serving(&catalog);
     assert_eq!(last.before, None);
     assert_eq!(last.divergence.as_ref().unwrap().returned, Returned::Whole);
