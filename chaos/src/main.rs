@@ -15,7 +15,7 @@ use meridian_chaos::histories::judge::Workload;
 use meridian_chaos::histories::report::check_file;
 use meridian_chaos::histories::simulated;
 use meridian_chaos::run::{Report, run};
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::swarm::{Bounds, Totals, swarm};
 use meridian_chaos::trace::Trace;
 use meridian_core::catalog::Mode;
@@ -85,6 +85,9 @@ struct Common {
     /// How the keyspace is replicated: async, sync or snapshot.
     #[arg(long, default_value = "async", value_parser = mode)]
     mode: Mode,
+    /// Whether an operator alters the keyspace in a run: by-seed, always or never.
+    #[arg(long, default_value = "by-seed")]
+    alters: Alters,
     /// Plant a bug that the checkers must find.
     #[arg(long)]
     plant: Option<Plant>,
@@ -159,6 +162,10 @@ enum Plant {
     CommitInOneZone,
     /// A mirror's pointer flips before the last shard is there.
     MirrorSwapEarly,
+    /// The name of an altered keyspace moves before its last writes are taken over.
+    MoveBeforeFinal,
+    /// An old group of an altered keyspace serves on after it has told its last write.
+    UnsealInRound,
 }
 
 impl Plant {
@@ -176,6 +183,8 @@ impl Plant {
             Self::AgeIgnoresAZone => bugs.age_ignores_a_zone = true,
             Self::CommitInOneZone => bugs.commit_in_one_zone = true,
             Self::MirrorSwapEarly => bugs.mirror_swap_early = true,
+            Self::MoveBeforeFinal => bugs.move_before_final = true,
+            Self::UnsealInRound => bugs.unseal_in_round = true,
         }
         bugs
     }
@@ -193,6 +202,8 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     age_ignores_a_zone: false,
     commit_in_one_zone: false,
     mirror_swap_early: false,
+    move_before_final: false,
+    unseal_in_round: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {
@@ -207,6 +218,7 @@ impl Common {
             seconds: self.seconds,
             topology: self.topology,
             mode: self.mode,
+            alters: self.alters,
             planted,
         }
     }

@@ -3,7 +3,7 @@
 //! Few, because this runs in a build without optimisation; `kv-chaos swarm` runs them by the thousand.
 
 use meridian_chaos::run::{Report, run};
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::trace::Trace;
 use meridian_core::config::PlantedBugs;
 
@@ -19,6 +19,8 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     age_ignores_a_zone: false,
     commit_in_one_zone: false,
     mirror_swap_early: false,
+    move_before_final: false,
+    unseal_in_round: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.
@@ -35,6 +37,7 @@ fn report_of((seed, seconds): (u64, u64), topology: Topology, planted: PlantedBu
             seconds,
             topology: Some(topology),
             mode: meridian_core::catalog::Mode::Async,
+            alters: Alters::Never,
             planted,
         },
         Trace::default(),

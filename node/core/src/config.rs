@@ -129,6 +129,10 @@ pub struct PlantedBugs {
     pub commit_in_one_zone: bool,
     /// A mirror's pointer flips before the last shard is there.
     pub mirror_swap_early: bool,
+    /// A group that takes over in an alter says that it has everything without looking at the last writes of the old groups.
+    pub move_before_final: bool,
+    /// An old group serves on as soon as it has told its last write, though the round of sealing goes on.
+    pub unseal_in_round: bool,
 }
 
 /// What one core is told when it is opened.
