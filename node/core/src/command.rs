@@ -80,6 +80,14 @@ impl Op {
                     .sum();
                 snapshot.len() * DOT_BYTES + from.len() + to.len() + states
             }
+            Self::CompareRemember {
+                snapshot,
+                operations,
+                ..
+            } => {
+                let bytes = |(id, record): &(Bytes, Bytes)| id.len() + record.len() + DOT_BYTES;
+                snapshot.len() * DOT_BYTES + operations.iter().map(bytes).sum::<usize>()
+            }
             Self::Trim { through } => through.len() * DOT_BYTES,
             Self::DropTombstones { keys } => keys
                 .iter()
@@ -279,6 +287,16 @@ pub enum Op {
         /// The zones, ascending.
         short: Vec<ZoneId>,
     },
+    /// Operations that the view compared with remembers, and this shard may not. No effect unless a comparison with this
+    /// `snapshot` is under way.
+    CompareRemember {
+        /// Names the comparison.
+        snapshot: VersionVector,
+        /// Stamps below this are forgotten from now on.
+        floor_ms: u64,
+        /// Op ids, 16 bytes each, and the records of what they did.
+        operations: Vec<(Bytes, Bytes)>,
+    },
 }
 
 /// A client's write as it stands in the log.
@@ -457,6 +475,11 @@ mod tests {
             },
             Op::CompareEnd {
                 snapshot: snapshot.clone(),
+            },
+            Op::CompareRemember {
+                snapshot: snapshot.clone(),
+                floor_ms: counter,
+                operations: vec![(key.clone(), key.clone())],
             },
             Op::Trim { through: snapshot },
             Op::DropTombstones {

@@ -1,7 +1,8 @@
 //! Catching up by comparing key ranges, when the sender no longer keeps the effects that are missing (rule 11).
 //!
 //! The receiver drives: it opens a view at the sender (vector S), logs `CompareBegin(S)`, walks the key ranges of the
-//! view by hash, fetches and joins the states of those that differ, and logs `CompareEnd(S)`, which makes its vector the
+//! view by hash, fetches and joins the states of those that differ, fetches the op ids that the view remembers of effects it
+//! lacks, and logs `CompareEnd(S)`, which makes its vector the
 //! maximum of both. Until then the shard takes no ordered effect of an incarnation that S is ahead of. A view that is
 //! lost, or a receiving leader that changes, starts over with another view; joins done are kept, being joins.
 
@@ -20,7 +21,8 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::ids::{NodeId, Side};
 use crate::limits::{
-    COMPARE_RANGE_KEYS, COMPARE_RANGES_MAX, COMPARE_STATES_BYTES_MAX, VIEW_IDLE_MS_MAX,
+    COMPARE_OP_IDS_MAX, COMPARE_RANGE_KEYS, COMPARE_RANGES_MAX, COMPARE_STATES_BYTES_MAX,
+    VIEW_IDLE_MS_MAX,
 };
 use crate::message::Exchange;
 use crate::output::Notice;
@@ -64,6 +66,8 @@ enum Phase {
     Hashing(Bytes),
     /// Waits for the states of this range.
     Fetching(Bytes, Bytes),
+    /// Waits for operations that the view remembers, from this op id on.
+    Recalling(Bytes),
     /// `CompareEnd` is proposed; waits for it to be applied.
     Ending,
 }
@@ -91,6 +95,8 @@ impl Group {
 
     /// Asks what the phase waits for.
     fn compare_ask(&mut self, context: &mut ExchangeContext<'_>) {
+        let received = self.shard().map(|shard| shard.meta().received.clone());
+        let received = received.unwrap_or_default();
         let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
             return;
         };
@@ -101,6 +107,11 @@ impl Group {
             Phase::Opening => Exchange::CompareOpen { session },
             Phase::Hashing(from) => Exchange::CompareHashes { session, from },
             Phase::Fetching(from, to) => Exchange::CompareFetch { session, from, to },
+            Phase::Recalling(from) => Exchange::CompareRecall {
+                session,
+                from,
+                received,
+            },
             Phase::Beginning(_) | Phase::Ending => return,
         };
         if let Some(node) = self.node_of(side, context) {
@@ -171,6 +182,22 @@ impl Group {
             ) if of == session && from == asked => {
                 comparing.asked = 0;
                 self.compare_joined(Fetched { from, to, states }, end, context);
+            }
+            (
+                Exchange::CompareRecalled {
+                    session: of,
+                    from,
+                    next,
+                    floor_ms,
+                    operations,
+                },
+                Phase::Recalling(asked),
+            ) if of == session && from == asked => {
+                comparing.asked = 0;
+                // A zone's own retries are its own affair; what has taken over from another keyspace has all of them.
+                let takes_over = side.keyspace != self.id.keyspace;
+                let floor_ms = if takes_over { floor_ms } else { 0 };
+                self.compare_recalled((next, floor_ms), operations, context);
             }
             (Exchange::CompareLost { session: of }, _) if of == session => {
                 // Taken up again by the next tick if it is logged, else by the next `MustCompare`.
@@ -244,17 +271,42 @@ impl Group {
                 return;
             }
         }
-        let snapshot = self.snapshot();
         let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
             return;
         };
-        if last_end.is_empty() {
-            comparing.phase = Phase::Ending;
-            if let Some(snapshot) = snapshot {
-                self.enqueue(Op::CompareEnd { snapshot });
-            }
+        comparing.phase = if last_end.is_empty() {
+            Phase::Recalling(Bytes::new())
         } else {
-            comparing.phase = Phase::Hashing(last_end.clone());
+            Phase::Hashing(last_end.clone())
+        };
+        self.compare_ask(context);
+    }
+
+    /// Remembers what the view does, and asks for more or ends.
+    fn compare_recalled(
+        &mut self,
+        (next, floor_ms): (Bytes, u64),
+        operations: Vec<(Bytes, Bytes)>,
+        context: &mut ExchangeContext<'_>,
+    ) {
+        let Some(snapshot) = self.snapshot() else {
+            // The log has ended this comparison.
+            self.exchange.receiver.comparing = None;
+            return;
+        };
+        self.enqueue(Op::CompareRemember {
+            snapshot: snapshot.clone(),
+            floor_ms,
+            operations,
+        });
+        let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+            return;
+        };
+        if next.is_empty() {
+            comparing.phase = Phase::Ending;
+            self.enqueue(Op::CompareEnd { snapshot });
+        } else {
+            comparing.phase = Phase::Recalling(next);
             self.compare_ask(context);
         }
     }
@@ -283,6 +335,7 @@ impl Group {
             | Phase::Beginning(_)
             | Phase::Hashing(_)
             | Phase::Fetching(..)
+            | Phase::Recalling(_)
             | Phase::Ending => {}
         }
     }
@@ -366,9 +419,25 @@ impl Group {
                     })
                 })
             }
+            Exchange::CompareRecall {
+                session,
+                from,
+                received,
+            } => self.with_view(session, context.now, |group, view| {
+                let asked = (from.as_ref(), &received);
+                let recalled = compare::recall(&*view.view, group, asked, COMPARE_OP_IDS_MAX)?;
+                Ok(Exchange::CompareRecalled {
+                    session,
+                    from,
+                    next: recalled.next,
+                    floor_ms: recalled.floor_ms,
+                    operations: recalled.operations,
+                })
+            }),
             Exchange::Subscribe { .. }
             | Exchange::Effects { .. }
             | Exchange::MustCompare
+            | Exchange::CompareRecalled { .. }
             | Exchange::CompareOpened { .. }
             | Exchange::CompareRanges { .. }
             | Exchange::CompareStates { .. }

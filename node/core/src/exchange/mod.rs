@@ -237,13 +237,15 @@ impl Group {
             | Exchange::CompareOpened { .. }
             | Exchange::CompareRanges { .. }
             | Exchange::CompareStates { .. }
+            | Exchange::CompareRecalled { .. }
             | Exchange::CompareLost { .. } => {
                 self.exchange.receiver.heard(from, reply_to, context.now);
                 self.compare_answered(from, body, context);
             }
             Exchange::CompareOpen { .. }
             | Exchange::CompareHashes { .. }
-            | Exchange::CompareFetch { .. } => {
+            | Exchange::CompareFetch { .. }
+            | Exchange::CompareRecall { .. } => {
                 self.compare_asked(from, reply_to, body, context);
             }
         }
