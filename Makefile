@@ -11,6 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 SEEDS ?= 200
 MODE ?= async
+ALTERS ?= by-seed
 
 # Put before a cargo command. ROCKSDB_LIB_DIR from outside wins.
 SETUP = deploy/prerequisites.sh; \
@@ -40,8 +41,8 @@ demo: binaries ## Three zones on this machine, and a shell on them
 tour: binaries ## The tour on real input: partition, conflicts, resolution, a killed node
 	@PATH="$(TARGET)/release:$$PATH" deploy/tour.sh
 
-swarm: ## The simulator over many seeds (SEEDS=200 MODE=async)
-	@$(SETUP) cargo run --profile sim -p meridian-chaos --bin kv-chaos -- swarm --seeds $(SEEDS) --mode $(MODE)
+swarm: ## The simulator over many seeds (SEEDS=200 MODE=async ALTERS=by-seed)
+	@$(SETUP) cargo run --profile sim -p meridian-chaos --bin kv-chaos -- swarm --seeds $(SEEDS) --mode $(MODE) --alters $(ALTERS)
 
 clippy: ## Lints; warnings are errors
 	@$(SETUP) cargo clippy --workspace --all-targets -- -D warnings

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Content, OpId, SessionVector};
 use meridian_core::Error;
-use meridian_core::catalog::{Mode, shard_of};
+use meridian_core::catalog::shard_of;
 use meridian_core::command::WriteIntent;
 use meridian_core::error::EffectOf;
 use meridian_core::ids::{KeyspaceId, ShardId};
@@ -46,9 +46,10 @@ impl Keys {
                 .collect()
         };
         let profile = &scenario.workload;
-        let zones = match scenario.policy.mode {
-            Mode::Sync => 0..1,
-            Mode::Async | Mode::Snapshot => 0..scenario.topology.zones,
+        let zones = if scenario.is_one_store() {
+            0..1
+        } else {
+            0..scenario.topology.zones
         };
         Self {
             hot: named("h", profile.hot_keys),
@@ -349,7 +350,7 @@ impl Client {
             ) => Verdict::Done(Outcome::Info),
             Err(error) => {
                 running.may_have_effect |= is_write && error.effect() != EffectOf::None;
-                if error.is_retryable() && now < running.give_up_at {
+                if may_be_tried_again(&error) && now < running.give_up_at {
                     return Verdict::Retry;
                 }
                 let unknown = running.may_have_effect;
@@ -394,7 +395,12 @@ impl Client {
     }
 }
 
-/// The request that an action sends.
+/// Whether a client tries again. A keyspace that a node does not know may be the one it has become, or was.
+pub fn may_be_tried_again(error: &Error) -> bool {
+    error.is_retryable() || *error == Error::KeyspaceNotFound
+}
+
+/// The request that an action sends. It names the keyspace; whose id that is, the node asked finds out.
 pub fn request_of(action: &Action) -> Request {
     let keyspace = KeyspaceId::DEFAULT;
     match action {

@@ -79,6 +79,7 @@ mod tests {
             seconds: 60,
             topology: None,
             mode: meridian_core::catalog::Mode::Async,
+            alters: crate::scenario::Alters::Never,
             planted: PlantedBugs::default(),
         };
         NodeClock::new(

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use meridian_causal::{Content, OpId, SiblingSet, VersionVector};
 use meridian_core::Error;
 use meridian_core::command::WriteIntent;
+use meridian_core::ids::KeyspaceId;
 use meridian_core::request::{Answer, ReadLevel, Receipt};
 use serde::Serialize;
 
@@ -89,6 +90,8 @@ pub struct Operation {
     pub return_ns: Option<u64>,
     /// How many attempts were made.
     pub attempts: u32,
+    /// The keyspace that the last attempt was for, as the node asked knew it by name.
+    pub keyspace: KeyspaceId,
     /// What was asked.
     pub action: Action,
     /// What came of it.

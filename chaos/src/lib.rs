@@ -19,11 +19,13 @@ pub mod clock;
 pub mod drive;
 pub mod histories;
 pub mod history;
+pub mod lineage;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod nemesis;
 pub mod network;
 pub mod node;
+pub mod operator;
 pub mod queue;
 pub mod rng;
 pub mod run;

@@ -15,7 +15,7 @@ use meridian_chaos::histories::judge::Workload;
 use meridian_chaos::histories::report::check_file;
 use meridian_chaos::histories::simulated;
 use meridian_chaos::run::{Report, run};
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::swarm::{Bounds, Totals, swarm};
 use meridian_chaos::trace::Trace;
 use meridian_core::catalog::Mode;
@@ -85,6 +85,9 @@ struct Common {
     /// How the keyspace is replicated: async, sync or snapshot.
     #[arg(long, default_value = "async", value_parser = mode)]
     mode: Mode,
+    /// Whether an operator alters the keyspace in a run: by-seed, always or never.
+    #[arg(long, default_value = "by-seed")]
+    alters: Alters,
     /// Plant a bug that the checkers must find.
     #[arg(long)]
     plant: Option<Plant>,
@@ -161,6 +164,10 @@ enum Plant {
     MirrorSwapEarly,
     /// A deposed home zone that is back goes on as home.
     DeposedHomeServes,
+    /// The name of an altered keyspace moves before its last writes are taken over.
+    MoveBeforeFinal,
+    /// An old group of an altered keyspace serves on after it has told its last write.
+    UnsealInRound,
 }
 
 impl Plant {
@@ -179,6 +186,8 @@ impl Plant {
             Self::CommitInOneZone => bugs.commit_in_one_zone = true,
             Self::MirrorSwapEarly => bugs.mirror_swap_early = true,
             Self::DeposedHomeServes => bugs.deposed_home_serves = true,
+            Self::MoveBeforeFinal => bugs.move_before_final = true,
+            Self::UnsealInRound => bugs.unseal_in_round = true,
         }
         bugs
     }
@@ -197,6 +206,8 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     commit_in_one_zone: false,
     mirror_swap_early: false,
     deposed_home_serves: false,
+    move_before_final: false,
+    unseal_in_round: false,
 };
 
 fn mode(name: &str) -> Result<Mode, String> {
@@ -211,6 +222,7 @@ impl Common {
             seconds: self.seconds,
             topology: self.topology,
             mode: self.mode,
+            alters: self.alters,
             planted,
         }
     }

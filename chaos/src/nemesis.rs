@@ -45,11 +45,15 @@ pub enum FaultKind {
     Wipe,
     /// All nodes of a zone lose their disks; instead of [`FaultKind::Wipe`], and only where every write is in two zones.
     WipeZone,
+    /// An operator asks for another policy of the keyspace; when, [`operator`](crate::operator) says.
+    Alter,
+    /// An operator gives up an alter.
+    CancelAlter,
 }
 
 impl FaultKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::CutZones,
         Self::CutZonesOneWay,
         Self::IsolateZone,
@@ -67,6 +71,8 @@ impl FaultKind {
         Self::DiskError,
         Self::Wipe,
         Self::WipeZone,
+        Self::Alter,
+        Self::CancelAlter,
     ];
 
     /// Its name in reports.
@@ -89,7 +95,14 @@ impl FaultKind {
             Self::DiskError => "disk-error",
             Self::Wipe => "wipe",
             Self::WipeZone => "wipe-zone",
+            Self::Alter => "alter",
+            Self::CancelAlter => "cancel-alter",
         }
+    }
+
+    /// Whether the nemesis strikes with it in any scenario: the others are for scenarios that say so.
+    pub fn is_struck(self) -> bool {
+        !matches!(self, Self::WipeZone | Self::Alter | Self::CancelAlter)
     }
 
     /// Whether it means anything in a world of that size.
@@ -110,7 +123,9 @@ impl FaultKind {
             | Self::ClockJump
             | Self::SlowDisk
             | Self::StallDisk
-            | Self::DiskError => true,
+            | Self::DiskError
+            | Self::Alter
+            | Self::CancelAlter => true,
         }
     }
 }
@@ -294,6 +309,8 @@ impl Nemesis {
             FaultKind::WipeZone => Act::WipeZone {
                 nodes: crash_of(self.topology.nodes_of(a), rng),
             },
+            // The operator's, which is asked for apart.
+            FaultKind::Alter | FaultKind::CancelAlter => Act::Crash { nodes: Vec::new() },
         }
     }
 
@@ -378,6 +395,7 @@ mod tests {
             seconds: 60,
             topology: Some(topology),
             mode,
+            alters: crate::scenario::Alters::Never,
             planted: PlantedBugs::default(),
         };
         Nemesis::new(
@@ -407,7 +425,10 @@ mod tests {
                     .map(|(kind, _)| kind),
             );
         }
-        assert_eq!(seen.len(), FaultKind::ALL.len());
+        let struck = FaultKind::ALL
+            .into_iter()
+            .filter(|kind| kind.is_struck() || *kind == FaultKind::WipeZone);
+        assert_eq!(seen.len(), struck.count());
     }
 
     #[test]

@@ -56,8 +56,6 @@ pub struct SimNode {
     pub slow: u64,
     /// Its next synced write takes this much longer.
     pub stall_ns: u64,
-    /// The catalog it told last.
-    pub catalog: Option<Arc<Catalog>>,
     config: CoreConfig,
     slots: Vec<Slot>,
     disk: DiskProfile,
@@ -127,7 +125,6 @@ impl SimNode {
             boot: 0,
             slow: 1,
             stall_ns: 0,
-            catalog: None,
             config,
             slots: Vec::new(),
             disk: scenario.disk,
@@ -147,6 +144,11 @@ impl SimNode {
         self.slots.len()
     }
 
+    /// The catalog it has while it runs.
+    pub fn catalog(&self) -> Option<Arc<Catalog>> {
+        self.slots.first().map(|slot| slot.core.catalog())
+    }
+
     /// How often its cores want a tick, in nanoseconds.
     pub const fn tick_ns(&self) -> u64 {
         self.config.timing.tick_ms * crate::rng::MS
@@ -155,7 +157,6 @@ impl SimNode {
     /// Starts the machine on whatever its disk holds.
     pub fn start(&mut self, virtual_ns: u64) -> Result<(), String> {
         self.boot += 1;
-        self.catalog = None;
         self.clock.reboot(virtual_ns);
         let now = self.clock.now(virtual_ns);
         for core_index in 0..self.config.core_count {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::history::History;
-use crate::scenario::{Options, Scenario, Topology};
+use crate::scenario::{Alters, Options, Scenario, Topology};
 use crate::trace::Trace;
 use crate::violation::Violation;
 use crate::world::{Stats, World};
@@ -70,7 +70,7 @@ impl Report {
             .map_or_else(String::new, |name| format!(" --plant {name}"));
         Some(format!(
             "FAIL seed={seed} topology={topology} check={check} at_ms={at} commit={commit} reproduce: kv-chaos sim --seed \
-             {seed} --seconds {seconds} --topology {topology} --mode {mode}{planted}",
+             {seed} --seconds {seconds} --topology {topology} --mode {mode}{alters}{planted}",
             seed = self.options.seed,
             topology = self.topology,
             check = violation.check,
@@ -78,7 +78,16 @@ impl Report {
             commit = commit(),
             seconds = self.options.seconds,
             mode = self.options.mode.name(),
+            alters = alters_flag(self.options.alters),
         ))
+    }
+}
+
+/// As the command line has it; nothing where that is what it does anyway.
+fn alters_flag(alters: Alters) -> String {
+    match alters {
+        Alters::BySeed => String::new(),
+        Alters::Always | Alters::Never => format!(" --alters {}", alters.name()),
     }
 }
 
@@ -125,6 +134,12 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("age-ignores-a-zone")
     } else if planted.commit_in_one_zone {
         Some("commit-in-one-zone")
+    } else if planted.mirror_swap_early {
+        Some("mirror-swap-early")
+    } else if planted.move_before_final {
+        Some("move-before-final")
+    } else if planted.unseal_in_round {
+        Some("unseal-in-round")
     } else {
         None
     }

@@ -94,9 +94,47 @@ pub struct Options {
     pub topology: Option<Topology>,
     /// How the keyspace is replicated.
     pub mode: Mode,
+    /// Whether the keyspace is altered in the run.
+    pub alters: Alters,
     /// Bugs planted in every core.
     pub planted: PlantedBugs,
 }
+
+/// Whether the keyspace is altered in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alters {
+    /// The seed says.
+    #[default]
+    BySeed,
+    /// It is.
+    Always,
+    /// It stays as it is.
+    Never,
+}
+
+impl Alters {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BySeed => "by-seed",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl std::str::FromStr for Alters {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::BySeed, Self::Always, Self::Never];
+        let found = all.into_iter().find(|one| one.name() == text);
+        found.ok_or_else(|| format!("{text:?} is none of by-seed, always, never"))
+    }
+}
+
+/// Share of seeds in which an operator alters the keyspace.
+const ALTERED_SHARE: f64 = 0.3;
 
 /// How the network behaves between faults.
 #[derive(Clone, Copy, Debug)]
@@ -197,11 +235,18 @@ pub struct Scenario {
     pub bounds: Bounds,
     /// Bugs planted in every core.
     pub planted: PlantedBugs,
-    /// How the keyspace is replicated.
+    /// How the keyspace is replicated at first.
     pub policy: Policy,
+    /// How often an operator asks for another policy.
+    pub alters: u32,
 }
 
 impl Scenario {
+    /// Whether all zones are one store, all the time: then all clients share the keys that belong to a zone otherwise.
+    pub fn is_one_store(&self) -> bool {
+        self.policy.mode == Mode::Sync && self.alters == 0
+    }
+
     /// What `options.seed` stands for.
     pub fn draw(options: &Options) -> Self {
         let streams = Streams::new(options.seed);
@@ -248,6 +293,7 @@ impl Scenario {
             bounds,
             planted: options.planted,
             policy,
+            alters: draw_alters(options.alters, &mut streams.stream("scenario.alters", 0)),
         }
     }
 }
@@ -286,6 +332,17 @@ fn draw_sync(rng: &mut SmallRng, topology: Topology, faults: &mut FaultProfile) 
         home: u16::try_from(home).ok().filter(|_| has_home).map(ZoneId),
         ..Policy::default()
     }
+}
+
+/// One to three alters, or none.
+fn draw_alters(wanted: Alters, rng: &mut SmallRng) -> u32 {
+    let (knows, times) = (rng.chance(ALTERED_SHARE), rng.between(1, 4));
+    let knows = match wanted {
+        Alters::BySeed => knows,
+        Alters::Always => true,
+        Alters::Never => false,
+    };
+    u32::try_from(times).map_or(0, |times| if knows { times } else { 0 })
 }
 
 fn draw_topology(rng: &mut SmallRng) -> Topology {
@@ -351,7 +408,7 @@ fn draw_workload(rng: &mut SmallRng, topology: Topology) -> WorkloadProfile {
 fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
     let mut weights = [0; crate::nemesis::FaultKind::ALL.len()];
     for (weight, kind) in weights.iter_mut().zip(crate::nemesis::FaultKind::ALL) {
-        let wanted = kind != FaultKind::WipeZone && kind.suits(topology) && rng.chance(0.7);
+        let wanted = kind.is_struck() && kind.suits(topology) && rng.chance(0.7);
         *weight = if wanted {
             u32::try_from(rng.between(1, 5)).unwrap_or(1)
         } else {
@@ -405,6 +462,7 @@ mod tests {
             seconds: 60,
             topology,
             mode: Mode::Async,
+            alters: Alters::BySeed,
             planted: PlantedBugs::default(),
         }
     }

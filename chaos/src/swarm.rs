@@ -139,6 +139,10 @@ impl Stats {
         self.mirrored += other.mirrored;
         self.generations += other.generations;
         self.leaders += other.leaders;
+        self.alters.begun += other.alters.begun;
+        self.alters.moved += other.alters.moved;
+        self.alters.cancelled += other.alters.cancelled;
+        self.alters.given_up += other.alters.given_up;
         self.simulated_ns += other.simulated_ns;
         self.settled_ns = self.settled_ns.max(other.settled_ns);
         for (name, count) in &other.transactions {
@@ -183,6 +187,14 @@ impl Stats {
         format!("stages: {}", stages.collect::<Vec<_>>().join(" "))
     }
 
+    fn alters_line(&self) -> String {
+        let alters = &self.alters;
+        format!(
+            "alters: begun={} moved={} cancelled={} rounds-given-up={}",
+            alters.begun, alters.moved, alters.cancelled, alters.given_up
+        )
+    }
+
     /// The figures in a few lines.
     pub fn lines(&self) -> Vec<String> {
         let seconds = self.simulated_ns / SEC;
@@ -199,6 +211,7 @@ impl Stats {
             self.transactions_line(),
             self.levels_line(),
             self.stages_line(),
+            self.alters_line(),
             format!(
                 "events={} messages={} leaders={} comparisons={} images={} mirrored={} generations={} batches-lost={} simulated={seconds}s \
                  longest-settling={}ms",

@@ -143,6 +143,12 @@ fn exchange(body: &Exchange) -> String {
         Exchange::CompareStates {
             session, states, ..
         } => format!("compare-states {session} {}", states.len()),
+        Exchange::CompareRecall { session, .. } => format!("compare-recall {session}"),
+        Exchange::CompareRecalled {
+            session,
+            operations,
+            ..
+        } => format!("compare-recalled {session} {}", operations.len()),
         Exchange::CompareLost { session } => format!("compare-lost {session}"),
     }
 }

@@ -3,7 +3,7 @@
 //! Few, because this runs in a build without optimisation; `kv-chaos swarm` runs them by the thousand.
 
 use meridian_chaos::run::{Report, run};
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::trace::Trace;
 use meridian_core::config::PlantedBugs;
 
@@ -20,6 +20,8 @@ const NO_BUGS: PlantedBugs = PlantedBugs {
     commit_in_one_zone: false,
     mirror_swap_early: false,
     deposed_home_serves: false,
+    move_before_final: false,
+    unseal_in_round: false,
 };
 
 /// Seconds of load in which a bug of transactions is looked for: most need a node to die at the right stage.
@@ -36,6 +38,7 @@ fn report_of((seed, seconds): (u64, u64), topology: Topology, planted: PlantedBu
             seconds,
             topology: Some(topology),
             mode: meridian_core::catalog::Mode::Async,
+            alters: Alters::Never,
             planted,
         },
         Trace::default(),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meridian_chaos::run::run;
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::trace::Trace;
 use meridian_core::config::PlantedBugs;
 
@@ -26,13 +26,14 @@ impl Write for Shared {
     }
 }
 
-fn trace_of(seed: u64, topology: Topology) -> Vec<u8> {
+fn trace_of((seed, alters): (u64, Alters), topology: Topology) -> Vec<u8> {
     let shared = Shared::default();
     let options = Options {
         seed,
         seconds: 12,
         topology: Some(topology),
         mode: meridian_core::catalog::Mode::Async,
+        alters,
         planted: PlantedBugs::default(),
     };
     let report = run(options, Trace::to(Box::new(shared.clone()), false));
@@ -47,6 +48,10 @@ fn trace_of(seed: u64, topology: Topology) -> Vec<u8> {
 }
 
 fn check(seed: u64, topology: Topology) {
+    check_of((seed, Alters::Never), topology);
+}
+
+fn check_of(seed: (u64, Alters), topology: Topology) {
     let (first, again) = (trace_of(seed, topology), trace_of(seed, topology));
     let lines = first
         .split(|byte| *byte == b'\n')
@@ -78,9 +83,14 @@ fn a_seed_gives_the_same_trace_twice_in_one_zone() {
 }
 
 #[test]
+fn a_seed_gives_the_same_trace_twice_while_the_keyspace_is_altered() {
+    check_of((16, Alters::Always), Topology::THREE_BY_ONE);
+}
+
+#[test]
 fn two_seeds_give_different_traces() {
     assert_ne!(
-        trace_of(14, Topology::ONE_BY_THREE),
-        trace_of(15, Topology::ONE_BY_THREE)
+        trace_of((14, Alters::Never), Topology::ONE_BY_THREE),
+        trace_of((15, Alters::Never), Topology::ONE_BY_THREE)
     );
 }

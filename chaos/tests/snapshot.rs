@@ -3,7 +3,7 @@
 //! Few, because this runs in a build without optimisation; `kv-chaos swarm --mode snapshot` runs them by the hundred.
 
 use meridian_chaos::run::{Report, run};
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::trace::Trace;
 use meridian_core::catalog::Mode;
 use meridian_core::config::PlantedBugs;
@@ -14,6 +14,7 @@ fn report(seed: u64, topology: Topology, planted: PlantedBugs) -> Report {
         seconds: 20,
         topology: Some(topology),
         mode: Mode::Snapshot,
+        alters: Alters::Never,
         planted,
     };
     run(options, Trace::default())
@@ -52,6 +53,7 @@ fn a_number_that_a_part_has_used_for_another_cut_holds_no_mirror_up() {
         seconds: 60,
         topology: Some(Topology::THREE_BY_THREE),
         mode: Mode::Snapshot,
+        alters: Alters::Never,
         planted: PlantedBugs::default(),
     };
     assert_eq!(run(options, Trace::default()).line(), None);

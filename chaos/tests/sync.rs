@@ -5,7 +5,7 @@
 
 use meridian_chaos::nemesis::FaultKind;
 use meridian_chaos::run::{Report, run};
-use meridian_chaos::scenario::{Options, Topology};
+use meridian_chaos::scenario::{Alters, Options, Topology};
 use meridian_chaos::trace::Trace;
 use meridian_core::catalog::Mode;
 use meridian_core::config::PlantedBugs;
@@ -24,6 +24,7 @@ fn report_of((seed, seconds): (u64, u64), topology: Topology, planted: PlantedBu
             seconds,
             topology: Some(topology),
             mode: Mode::Sync,
+            alters: Alters::Never,
             planted,
         },
         Trace::default(),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use meridian_causal::{Dot, Incarnation, OpId};
-use meridian_core::ids::{GroupId, KeyspaceId, ShardId};
+use meridian_core::ids::{GroupId, ShardId};
 
 use crate::violation::{Checked, Violation};
 
@@ -27,8 +27,8 @@ pub(super) struct Seen {
     pub(super) op_id: Option<OpId>,
 }
 
-/// A dot in its shard.
-type ShardDot = (KeyspaceId, ShardId, Dot);
+/// A dot in its shard. The groups of all keyspaces of a lineage share it: a run has one.
+type ShardDot = (ShardId, Dot);
 
 #[derive(Debug, Default)]
 struct GroupLog {
@@ -104,7 +104,7 @@ impl Dots {
     }
 
     fn check_use(&mut self, now: u64, seen: &Seen) -> Checked {
-        let place = (seen.group.keyspace, seen.group.shard, seen.dot);
+        let place = (seen.group.shard, seen.dot);
         let (key, op_id) = self
             .uses
             .entry(place)
@@ -147,6 +147,7 @@ impl GroupLog {
 mod tests {
     use super::*;
     use meridian_causal::ZoneId;
+    use meridian_core::ids::KeyspaceId;
 
     fn seen(index: u64, counter: u64, key: &'static str) -> Seen {
         let incarnation = Incarnation::new(ZoneId(1), 5);

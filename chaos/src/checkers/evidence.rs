@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, OpId};
 use meridian_core::command::WriteIntent;
+use meridian_core::ids::KeyspaceId;
 use meridian_core::request::ReadLevel;
 
 use super::bits::Bits;
@@ -23,6 +24,8 @@ use crate::violation::Violation;
 struct Effect {
     op_id: Option<OpId>,
     seen_ns: u64,
+    /// The keyspace of the group that showed it first, which is the one that made it.
+    origin: KeyspaceId,
 }
 
 /// The effects of every key.
@@ -38,7 +41,14 @@ impl Evidence {
         effects.entry(seen.dot).or_insert(Effect {
             op_id: seen.op_id,
             seen_ns: now,
+            origin: seen.group.keyspace,
         });
+    }
+
+    /// Whether a write to a key is known.
+    pub(super) fn knows(&self, key: &Bytes, dot: Dot) -> bool {
+        let effects = self.keys.get(key);
+        effects.is_some_and(|effects| effects.contains_key(&dot))
     }
 
     /// The history of every key that was written or read.
@@ -130,6 +140,7 @@ impl Evidence {
                 intent,
                 call_ns: operation.call_ns,
                 seen_ns: effect.seen_ns,
+                origin: effect.origin,
                 acked_ns: receipt.and(operation.return_ns),
                 replaced: None,
                 possible: Bits::new(dots.len()),
@@ -237,6 +248,8 @@ fn add_read(
     key.reads.push(ReadFact {
         number,
         zone: operation.zone,
+        keyspace: operation.keyspace,
+        eventual: operation.level() == Some(ReadLevel::Eventual),
         linearizable: operation.level() == Some(ReadLevel::Linearizable),
         call_ns: operation.attempt_ns,
         return_ns,

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use meridian_causal::{Content, Dot, OpId, SiblingSet};
 use meridian_core::command::WriteIntent;
+use meridian_core::ids::KeyspaceId;
 
 use super::bits::Bits;
 use super::evidence::row;
@@ -28,6 +29,8 @@ pub(super) struct WriteFact<'a> {
     pub(super) call_ns: u64,
     /// When a replica first showed it.
     pub(super) seen_ns: u64,
+    /// The keyspace that made it.
+    pub(super) origin: KeyspaceId,
     /// When its client was told of this dot.
     pub(super) acked_ns: Option<u64>,
     /// What it surely replaced; `None` when only the store knows.
@@ -43,6 +46,10 @@ pub(super) struct ReadFact {
     pub(super) number: usize,
     /// Its zone, from 0.
     pub(super) zone: usize,
+    /// The keyspace that it was asked of.
+    pub(super) keyspace: KeyspaceId,
+    /// Whether it asked for whatever is at hand.
+    pub(super) eventual: bool,
     /// Whether it asked for the newest.
     pub(super) linearizable: bool,
     /// When the answered attempt was sent.

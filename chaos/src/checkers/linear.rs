@@ -1,4 +1,4 @@
-//! Per-key linearizability inside a zone, or over all of them where the store is one, from causality: nothing has to be searched for.
+//! Per-key linearizability inside a zone, or over all of them where one group serves all, from causality: nothing has to be searched for.
 //!
 //! A read shows the set of writes its context covers. Linearizable reads of a key in a zone must form a chain by
 //! inclusion; each must cover whatever a write acknowledged, or a read answered, in that zone before it began; none may
@@ -6,11 +6,12 @@
 //! forgotten, with the key's record; that it does not come back is still held against it. Dots that a zone gives to a key grow
 //! in the order of real time.
 
-use meridian_causal::ZoneId;
+use std::collections::BTreeMap;
 
 use super::FinalState;
 use super::bits::Bits;
 use super::key::{KeyHistory, ReadFact};
+use crate::lineage::{Domain, Lineage};
 use crate::node::zone_id;
 use crate::violation::{Checked, Violation};
 
@@ -49,26 +50,16 @@ pub(super) fn check_values(key: &KeyHistory<'_>, _: &FinalState) -> Checked {
     Ok(())
 }
 
-/// The order of linearizable operations in each zone.
+/// The order of linearizable operations of each keyspace, in each zone where zones are apart.
 pub(super) fn check_order(key: &KeyHistory<'_>, state: &FinalState) -> Checked {
-    if state.whole {
-        let reads = key.reads.iter().filter(|read| read.linearizable);
-        let reads: Vec<&ReadFact> = reads.collect();
-        check_chain(key, &reads)?;
-        check_real_time(key, ZoneId::GLOBAL, &reads)?;
-        return check_dots(key);
+    let mut domains: BTreeMap<Domain, Vec<&ReadFact>> = BTreeMap::new();
+    for read in key.reads.iter().filter(|read| read.linearizable) {
+        let domain = state.lineage.domain(read.keyspace, zone_id(read.zone));
+        domains.entry(domain).or_default().push(read);
     }
-    let mut zones: Vec<usize> = key.reads.iter().map(|read| read.zone).collect();
-    zones.sort_unstable();
-    zones.dedup();
-    for zone in zones {
-        let reads: Vec<&ReadFact> = key
-            .reads
-            .iter()
-            .filter(|read| read.linearizable && read.zone == zone)
-            .collect();
-        check_chain(key, &reads)?;
-        check_real_time(key, zone_id(zone), &reads)?;
+    for (domain, reads) in &domains {
+        check_chain(key, reads)?;
+        check_real_time(key, (*domain, &state.lineage), reads)?;
     }
     check_dots(key)
 }
@@ -122,14 +113,19 @@ enum Moment<'a> {
     Acked(usize),
 }
 
-fn check_real_time(key: &KeyHistory<'_>, zone: ZoneId, reads: &[&ReadFact]) -> Checked {
+fn check_real_time(
+    key: &KeyHistory<'_>,
+    (domain, lineage): (Domain, &Lineage),
+    reads: &[&ReadFact],
+) -> Checked {
     let mut moments: Vec<(u64, u8, Moment<'_>)> = Vec::new();
     for read in reads {
         moments.push((read.call_ns, 0, Moment::Call(read)));
         moments.push((read.return_ns, 1, Moment::ReadReturn(read)));
     }
     for (place, write) in key.writes.iter().enumerate() {
-        if let Some(at) = write.acked_ns.filter(|_| write.dot.zone() == zone) {
+        let own = lineage.domain(write.origin, write.dot.zone()) == domain;
+        if let Some(at) = write.acked_ns.filter(|_| own) {
             moments.push((at, 1, Moment::Acked(place)));
         }
     }

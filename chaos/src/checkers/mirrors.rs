@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use meridian_causal::SiblingSet;
 use meridian_core::catalog::shard_of;
-use meridian_core::ids::{GroupId, ShardId};
+use meridian_core::ids::{GroupId, KeyspaceId, ShardId};
 use meridian_core::mirror::MirrorStamp;
 use meridian_core::output::Observation;
 use meridian_core::request::Answer;
@@ -25,17 +25,20 @@ use crate::violation::{Checked, Violation};
 /// Digest of what a key holds live, by the log index that made it so.
 type Past = BTreeMap<u64, Option<[u8; 16]>>;
 
+/// A generation of a keyspace in a zone.
+type Generation = (KeyspaceId, usize, u64);
+
 /// What was seen of cuts.
 #[derive(Debug, Default)]
 pub(super) struct Mirrors {
     stored: BTreeMap<GroupId, BTreeMap<Bytes, Past>>,
     /// Indexes at which a part of a view was taken: more than one if it was taken again.
     pins: BTreeMap<(u64, ShardId), BTreeSet<(GroupId, u64)>>,
-    views: BTreeMap<(usize, u64), u64>,
+    views: BTreeMap<Generation, u64>,
     /// Answers of mirrors that were judged.
     pub(super) judged: u64,
     /// Generations of which answers were judged.
-    pub(super) generations: BTreeSet<(usize, u64)>,
+    pub(super) generations: BTreeSet<Generation>,
 }
 
 impl Mirrors {
@@ -65,17 +68,15 @@ impl Mirrors {
     /// Judges what a client was answered in a mirror zone.
     pub(super) fn judge(
         &mut self,
-        (now, zone): (u64, usize),
+        (now, zone, keyspace): (u64, usize, KeyspaceId),
         shards: u16,
         (action, answer): (&Action, &Answer),
         stamp: MirrorStamp,
     ) -> Checked {
         self.judged += 1;
-        self.generations.insert((zone, stamp.generation));
-        let named = *self
-            .views
-            .entry((zone, stamp.generation))
-            .or_insert(stamp.view);
+        let generation = (keyspace, zone, stamp.generation);
+        self.generations.insert(generation);
+        let named = *self.views.entry(generation).or_insert(stamp.view);
         if named != stamp.view {
             let message = format!(
                 "zone {} shows cuts {named} and {} as generation {}",
@@ -88,10 +89,10 @@ impl Mirrors {
         let wrong = match (action, answer) {
             (Action::Get { key, .. }, Answer::Key(set)) => {
                 let shard = shard_of(key, shards);
-                self.at_no_pin((shard, stamp.view), |past| past.holds(key, set))
+                self.at_no_pin((keyspace, shard, stamp.view), |past| past.holds(key, set))
             }
             (Action::Scan { shard, from, .. }, Answer::Page { keys, more }) => self
-                .at_no_pin((ShardId(*shard), stamp.view), |past| {
+                .at_no_pin((keyspace, ShardId(*shard), stamp.view), |past| {
                     past.holds_page(from, keys, *more)
                 }),
             (
@@ -119,16 +120,17 @@ impl Mirrors {
     /// What is wrong with an answer at every index at which its part of the view was taken.
     fn at_no_pin(
         &self,
-        place: (ShardId, u64),
+        place: (KeyspaceId, ShardId, u64),
         check: impl Fn(At<'_>) -> Option<String>,
     ) -> Option<String> {
-        let (shard, view) = place;
+        let (keyspace, shard, view) = place;
         let Some(pins) = self.pins.get(&(view, shard)) else {
             return Some(format!("shard {} of it was never taken", shard.0));
         };
         let nothing = BTreeMap::new();
         let mut first = None;
-        for (group, index) in pins {
+        let of_keyspace = pins.iter().filter(|(group, _)| group.keyspace == keyspace);
+        for (group, index) in of_keyspace {
             let keys = self.stored.get(group).unwrap_or(&nothing);
             // Right at one of them is right.
             let wrong = check(At {
@@ -238,7 +240,8 @@ mod tests {
             cut_ms: 0,
             age_ms: 0,
         };
-        mirrors.judge((0, 1), 1, (&action, answer), stamp)
+        let keyspace = GroupId::default().keyspace;
+        mirrors.judge((0, 1, keyspace), 1, (&action, answer), stamp)
     }
 
     #[test]

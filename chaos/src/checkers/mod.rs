@@ -3,7 +3,7 @@
 //! Some watch while the run goes on (`apply`, `dots`, `op_ids`, `zones`): they see what every replica applied. The others judge at
 //! the end, from what clients sent and were answered (`history`), the causal history made of it (`evidence`), and the
 //! state read straight from the engines (`FinalState`): `convergence`, `durability`, `expiry`, `tombstones`, `linear`,
-//! `registers`, `sessions`.
+//! `registers`, `sessions`, and `moves` for what holds when the keyspace becomes another one.
 //!
 //! Invariant: a checker never asks a core whether the core is right. What a write replaced is taken from what its client
 //! sent; only for writes without a context, where the store decides, from the receipt, and `justified` holds that
@@ -20,6 +20,7 @@ mod justified;
 mod key;
 mod linear;
 mod mirrors;
+mod moves;
 mod op_ids;
 mod registers;
 mod sessions;
@@ -30,12 +31,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use meridian_causal::{SiblingSet, ZoneId};
-use meridian_core::ids::GroupId;
+use meridian_core::catalog::{Catalog, Policy};
+use meridian_core::ids::{GroupId, KeyspaceId};
 use meridian_core::mirror::MirrorStamp;
 use meridian_core::output::Observation;
 use meridian_core::request::{Answer, ShardDigest};
 
 use crate::history::{Action, History};
+use crate::lineage::Lineage;
 use crate::transact::program::is_transactional;
 use crate::violation::Checked;
 use evidence::Evidence;
@@ -51,6 +54,7 @@ pub struct Observer {
     zones: zones::Zones,
     evidence: Evidence,
     mirrors: mirrors::Mirrors,
+    lineage: Lineage,
 }
 
 /// What the engines hold at the end.
@@ -60,8 +64,8 @@ pub struct FinalState {
     pub replicas: Vec<ReplicaState>,
     /// When it was read.
     pub at_ns: u64,
-    /// All zones are one: linearizable operations are so over all of them.
-    pub whole: bool,
+    /// The keyspaces that served one after the other.
+    pub lineage: Lineage,
 }
 
 /// What one node's engine holds.
@@ -79,18 +83,23 @@ pub struct ReplicaState {
     pub digests: Vec<ShardDigest>,
 }
 
-impl FinalState {
-    /// How many zones there are.
-    fn zones(&self) -> usize {
-        let last = self.replicas.iter().map(|replica| replica.zone).max();
-        last.map_or(0, |last| last + 1)
-    }
-}
-
 impl Observer {
-    /// A watcher that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
+    /// A watcher of a keyspace that has such a policy at first.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            lineage: Lineage::new(policy),
+            ..Self::default()
+        }
+    }
+
+    /// A node has this catalog.
+    pub fn catalog(&mut self, catalog: &Catalog) {
+        self.lineage.hear(catalog);
+    }
+
+    /// The keyspaces that serve one after the other.
+    pub const fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     /// A node was started again.
@@ -157,6 +166,7 @@ impl Observer {
                     // Judged by what transactions have seen.
                     return Ok(());
                 }
+                moves::check_opened(now, &seen, (&self.evidence, &self.lineage))?;
                 self.op_ids.effect(now, &seen)?;
                 self.evidence.effect(now, seen);
                 Ok(())
@@ -175,7 +185,7 @@ impl Observer {
     /// Judges what a client was answered in a mirror zone.
     pub fn mirrored(
         &mut self,
-        at: (u64, usize),
+        at: (u64, usize, KeyspaceId),
         shards: u16,
         asked: (&Action, &Answer),
         stamp: MirrorStamp,
@@ -201,6 +211,7 @@ impl Observer {
                 durability::check,
                 tombstones::check,
                 linear::check_order,
+                moves::check_key,
             ];
             for check in judged {
                 check(key, state).map_err(|violation| {
@@ -209,7 +220,8 @@ impl Observer {
             }
         }
         op_ids::check_receipts(history)?;
-        sessions::check(history, state.zones())?;
+        moves::check_times(history, state.at_ns)?;
+        sessions::check(history, &state.lineage)?;
         registers::check(history)
     }
 

@@ -1,38 +1,61 @@
-//! Invariant 8: an operation takes effect at most once inside a zone, through retries, leader changes and restarts.
+//! Invariant 8: an operation takes effect at most once inside a zone, through retries, leader changes and restarts; and in at
+//! most one of the keyspaces that an altered keyspace was, whatever the zones.
 
 use std::collections::BTreeMap;
 
 use meridian_causal::{Dot, OpId, ZoneId};
+use meridian_core::ids::KeyspaceId;
 
 use super::dots::Seen;
 use crate::history::History;
 use crate::violation::{Checked, Violation};
 
-/// The dot that each operation got in each zone.
+/// Where an operation took effect: the keyspace and zone of the group that gave it the dot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Made {
+    keyspace: KeyspaceId,
+    zone: ZoneId,
+    dot: Dot,
+}
+
+/// The dots that each operation got.
 #[derive(Debug, Default)]
 pub(super) struct OpIds {
-    dots: BTreeMap<(ZoneId, OpId), Dot>,
+    made: BTreeMap<OpId, Vec<Made>>,
 }
 
 impl OpIds {
-    /// Takes an effect in; merges of other zones' effects are judged by their own zone.
+    /// Takes an effect in; merges of other groups' effects were judged when these made them.
     pub(super) fn effect(&mut self, now: u64, seen: &Seen) -> Checked {
-        let zone = seen.dot.zone();
-        let Some(op_id) = seen.op_id.filter(|_| zone == seen.group.zone) else {
+        let Some(op_id) = seen.op_id else {
             return Ok(());
         };
-        let first = *self.dots.entry((zone, op_id)).or_insert(seen.dot);
-        if first == seen.dot {
+        let all = self.made.entry(op_id).or_default();
+        if all.iter().any(|one| one.dot == seen.dot) {
             return Ok(());
         }
-        Err(Violation::new(
-            "op-ids",
-            now,
-            format!(
-                "operation {op_id} on {:?} took effect twice in zone {zone}: {first} and {}",
-                seen.key, seen.dot
-            ),
-        ))
+        let made = Made {
+            keyspace: seen.group.keyspace,
+            zone: seen.dot.zone(),
+            dot: seen.dot,
+        };
+        // Two zones of a keyspace need not know of one another's operations. What a keyspace knew when it was sealed, the one
+        // that it became knows from the start.
+        let twice = all
+            .iter()
+            .find(|one| one.zone == made.zone || one.keyspace != made.keyspace);
+        if let Some(first) = twice {
+            return Err(Violation::new(
+                "op-ids",
+                now,
+                format!(
+                    "operation {op_id} on {:?} took effect twice: {} in keyspace {} and {} in keyspace {}",
+                    seen.key, first.dot, first.keyspace.0, made.dot, made.keyspace.0
+                ),
+            ));
+        }
+        all.push(made);
+        Ok(())
     }
 }
 

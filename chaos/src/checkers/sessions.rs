@@ -7,17 +7,20 @@
 //! * Session: every dot that the session has read or written of this key before is shown.
 //! * Bounded: every write of this key, of whatever client and zone, that was acknowledged longer before the read was sent
 //!   than the age the answer states, is shown; and that age is within the bound. Clocks of nodes drift, hence some slack.
-//! * Zones: every write acknowledged by w zones before a read of r was sent is shown when w + r exceeds all zones.
+//! * Zones: every write acknowledged by w zones before a read of r was sent is shown when w + r exceeds all zones of the
+//!   keyspace; and every one acknowledged by a keyspace that this one was before.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use meridian_causal::{Content, Dot, SiblingSet};
+use meridian_core::ids::KeyspaceId;
 use meridian_core::request::{Answer, ReadLevel, Shown};
 
 use super::evidence::{describe_action, describe_outcome};
 use crate::client::EXPIRING;
 use crate::history::{Action, History, Operation, Outcome};
+use crate::lineage::Lineage;
 use crate::rng::MS;
 use crate::violation::{Checked, Violation};
 
@@ -34,7 +37,7 @@ struct Visit<'a> {
     set: &'a SiblingSet,
 }
 
-pub(super) fn check(history: &History, zones: usize) -> Checked {
+pub(super) fn check(history: &History, lineage: &Lineage) -> Checked {
     let mut by_key: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
     for (number, operation) in history.operations.iter().enumerate() {
         if let Some(key) = operation.key() {
@@ -43,7 +46,7 @@ pub(super) fn check(history: &History, zones: usize) -> Checked {
     }
     for visit in visits(history) {
         let of_key = by_key.get(visit.key).map(Vec::as_slice).unwrap_or_default();
-        let must = must_show(history, &visit, of_key, zones)?;
+        let must = must_show(history, &visit, of_key, lineage)?;
         for (number, dot) in must {
             if !is_shown(history, &visit, of_key, dot) {
                 missing(history, &visit, (number, dot))?;
@@ -85,7 +88,7 @@ fn must_show(
     history: &History,
     visit: &Visit<'_>,
     of_key: &[usize],
-    zones: usize,
+    lineage: &Lineage,
 ) -> Result<Vec<(usize, Dot)>, Box<Violation>> {
     let Action::Visit { level, since, .. } = &visit.operation.action else {
         return Ok(Vec::new());
@@ -110,11 +113,17 @@ fn must_show(
             let age_ns = age_ms.saturating_mul(MS);
             let slack = SLACK_NS + age_ns / DRIFT_SHARE;
             let before = visit.operation.attempt_ns.saturating_sub(age_ns + slack);
-            acknowledged(earlier, before, 1)
+            acknowledged(earlier, before, |_, _| true)
         }
         ReadLevel::Zones { count } => {
+            let keyspace = visit.operation.keyspace;
+            let policy = lineage.policy(keyspace);
+            let zones = policy.map_or(0, |policy| policy.zones.len());
             let enough = (zones + 1).saturating_sub(usize::from(*count));
-            acknowledged(earlier, visit.operation.attempt_ns, enough)
+            // What was written before the keyspace moved is in every zone.
+            acknowledged(earlier, visit.operation.attempt_ns, |of, holders| {
+                of < keyspace || (of == keyspace && holders >= enough)
+            })
         }
         ReadLevel::Linearizable
         | ReadLevel::Eventual
@@ -135,17 +144,17 @@ fn stated_age(visit: &Visit<'_>, max_age_ms: u64) -> Result<u64, Box<Violation>>
         })
 }
 
-/// Writes acknowledged by so many zones before a time.
+/// Writes acknowledged before a time, if their keyspace and the number of zones that held them are such.
 fn acknowledged<'a>(
     operations: impl Iterator<Item = (usize, &'a Operation)>,
     before_ns: u64,
-    zones: usize,
+    such: impl Fn(KeyspaceId, usize) -> bool,
 ) -> Vec<(usize, Dot)> {
     operations
         .filter(|(_, operation)| operation.return_ns.is_some_and(|at| at < before_ns))
         .filter_map(|(number, operation)| {
             let receipt = operation.receipt()?;
-            (receipt.zones.len() >= zones).then_some((number, receipt.dot))
+            such(operation.keyspace, receipt.zones.len()).then_some((number, receipt.dot))
         })
         .collect()
 }
@@ -260,6 +269,7 @@ fn missing(history: &History, visit: &Visit<'_>, (number, dot): (usize, Dot)) ->
 mod tests {
     use super::*;
     use meridian_causal::{CausalContext, Hlc, Incarnation, OpId, Sibling, VersionVector, ZoneId};
+    use meridian_core::catalog::Policy;
     use meridian_core::command::WriteIntent;
     use meridian_core::ids::NodeId;
     use meridian_core::request::Receipt;
@@ -280,6 +290,7 @@ mod tests {
             attempt_ns: at_ms * MS,
             return_ns: Some((at_ms + 1) * MS),
             attempts: 1,
+            keyspace: KeyspaceId::DEFAULT,
             action: Action::Write {
                 key: Bytes::from_static(b"k"),
                 content: Content::Value(Bytes::from_static(b"v")),
@@ -332,7 +343,11 @@ mod tests {
     }
 
     fn verdict(operations: Vec<Operation>) -> Option<&'static str> {
-        check(&History { operations }, 3)
+        let policy = Policy {
+            zones: (1..=3).map(ZoneId).collect(),
+            ..Policy::default()
+        };
+        check(&History { operations }, &Lineage::new(policy))
             .err()
             .map(|found| found.check)
     }

@@ -16,6 +16,7 @@ use meridian_core::transaction::{Action, ActionResult, Compare, OpenView, Stamp,
 
 use super::program::{self, How, Program};
 use super::values;
+use crate::client::may_be_tried_again;
 use crate::serial::Status;
 
 /// What is to be done next.
@@ -76,6 +77,8 @@ pub struct Attempt {
     zone: usize,
     op_id: OpId,
     may_have_effect: bool,
+    /// The keyspace that it was last sent to.
+    sent_to: Option<KeyspaceId>,
     /// No attempt is begun later.
     pub give_up_at: u64,
 }
@@ -114,6 +117,7 @@ impl Attempt {
             zone,
             op_id,
             may_have_effect: false,
+            sent_to: None,
             give_up_at,
         }
     }
@@ -196,6 +200,12 @@ impl Attempt {
         })
     }
 
+    /// It is about to be sent to a keyspace; false when it is not to be, since it may have taken effect in another.
+    pub fn goes_to(&mut self, keyspace: KeyspaceId) -> bool {
+        let before = self.sent_to.replace(keyspace);
+        !self.may_have_effect || before == Some(keyspace)
+    }
+
     /// Takes an answer.
     pub fn take(&mut self, now: u64, result: Result<Response, Error>) -> Next {
         match result {
@@ -233,7 +243,7 @@ impl Attempt {
     fn failed(&mut self, now: u64, error: &Error) -> Next {
         let committing = self.phase == Phase::Committing && !self.program.is_read();
         self.may_have_effect |= committing && error.effect() != EffectOf::None;
-        if error.is_retryable() && now < self.give_up_at {
+        if may_be_tried_again(error) && now < self.give_up_at {
             return Next::Again;
         }
         self.over()

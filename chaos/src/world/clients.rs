@@ -3,8 +3,10 @@
 use meridian_core::catalog::Mode;
 use meridian_core::command::WriteIntent;
 use meridian_core::error::Error;
-use meridian_core::request::{Answer, ReadLevel, Request, Response};
+use meridian_core::ids::KeyspaceId;
+use meridian_core::request::{Answer, ReadLevel, Response};
 
+use super::operators::OPERATOR;
 use super::outputs::{WORLD_CLIENT, attempt_id, client_of};
 use super::transactors::transactor_of;
 use super::{Event, World};
@@ -41,7 +43,7 @@ impl World {
             .get(home)
             .map_or(0, |node| node.clock.now(now).wall_ms);
         let mut action = client.next_action(&self.keys, wall_ms);
-        if self.scenario.policy.mode == Mode::Snapshot {
+        if self.scenario.policy.mode == Mode::Snapshot && self.scenario.alters == 0 {
             action = without_visit(action);
         }
         if mirrors && client.rng.chance(0.7) {
@@ -62,6 +64,7 @@ impl World {
             attempt_ns: now,
             return_ns: None,
             attempts: 0,
+            keyspace: KeyspaceId::DEFAULT,
             action,
             outcome: Outcome::Info,
         });
@@ -71,8 +74,6 @@ impl World {
     fn attempt(&mut self, index: usize) {
         let now = self.queue.now();
         let topology = self.scenario.topology;
-        let is_async = self.scenario.policy.mode == Mode::Async;
-        let levels = if is_async { topology.zones } else { 1 };
         let Some(client) = self.clients.get_mut(index) else {
             return;
         };
@@ -104,7 +105,7 @@ impl World {
         };
         let node =
             topology.nodes_of(zone).start + client.rng.index(usize::from(topology.nodes_per_zone));
-        let request = request_at(levels, request_of(&running.action));
+        let request = Box::new(request_of(&running.action));
         if let Some(operation) = self.history.operations.get_mut(running.operation) {
             operation.attempts = running.attempts;
             operation.attempt_ns = now;
@@ -112,7 +113,6 @@ impl World {
         let id = attempt_id(index, number);
         let patience_ns = self.scenario.workload.attempt_ns;
         let travel = client.rng.between(50_000, 300_000);
-        let request = Box::new(self.sent_from(zone, request));
         self.queue.after(
             travel,
             Event::Arrive {
@@ -129,6 +129,10 @@ impl World {
         let now = self.queue.now();
         if id >> 32 == WORLD_CLIENT {
             self.settle.answers.insert(id, result);
+            return;
+        }
+        if id >> 32 == OPERATOR {
+            self.operator_answer(id, Some(result));
             return;
         }
         if let Some(place) = transactor_of(id) {
@@ -150,7 +154,9 @@ impl World {
             (Some(running), Ok(Response::Read(Answer::Mirrored(answer, stamp)))) => {
                 let shards = self.scenario.shards;
                 let asked = (&running.action, &**answer);
-                let at = (now, client.zone);
+                let operation = self.history.operations.get(running.operation);
+                let keyspace = operation.map_or(KeyspaceId::DEFAULT, |one| one.keyspace);
+                let at = (now, client.zone, keyspace);
                 self.observer.mirrored(at, shards, asked, *stamp)
             }
             _ => Ok(()),
@@ -162,6 +168,10 @@ impl World {
 
     pub(super) fn silence(&mut self, id: u64) {
         let now = self.queue.now();
+        if id >> 32 == OPERATOR {
+            self.operator_answer(id, None);
+            return;
+        }
         if let Some(place) = transactor_of(id) {
             self.transactor_answer(place, None);
             return;
@@ -212,17 +222,6 @@ impl World {
             }
         }
     }
-}
-
-/// Some writes want two zones to have them. Which, follows from the op id, so that retries want the same.
-fn request_at(zones: u16, request: Request) -> Request {
-    if let Request::Write(write) = request {
-        if zones > 1 && write.op_id.id.is_multiple_of(8) {
-            return Request::WriteAt { write, zones: 2 };
-        }
-        return Request::Write(write);
-    }
-    request
 }
 
 /// What a client with a session asks where there is one zone with writes, and no other to move to.

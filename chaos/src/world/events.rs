@@ -7,7 +7,8 @@ use meridian_core::{Input, address};
 
 use super::{Event, World};
 use crate::node::{Next, node_id};
-use crate::rng::{Draw, MS};
+use crate::operator;
+use crate::rng::{Draw, MS, Streams};
 use crate::violation::{Checked, Violation};
 
 impl World {
@@ -19,6 +20,9 @@ impl World {
         for client in 0..self.clients.len() {
             let pause = self.rng.between(0, 1000 * MS);
             self.queue.after(pause, Event::Wake { client });
+        }
+        for (at, errand) in operator::plan(&self.scenario, Streams::new(self.scenario.seed)) {
+            self.queue.at(at, Event::Operate { errand, attempt: 0 });
         }
         for client in 0..self.transactors.len() {
             let pause = self.rng.between(0, 1000 * MS);
@@ -38,7 +42,9 @@ impl World {
             Event::Deliver { from, to, message } => {
                 self.stats.messages += 1;
                 let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
-                let (core, message) = address::incoming(*message, &self.catalog, cores);
+                let catalog = self.catalog_of(to);
+                let catalog = catalog.as_deref().unwrap_or(&self.catalog);
+                let (core, message) = address::incoming(*message, catalog, cores);
                 self.input(
                     to,
                     core,
@@ -69,6 +75,10 @@ impl World {
             }
             Event::Transact { client } => {
                 self.wake_transactor(client);
+                Ok(())
+            }
+            Event::Operate { errand, attempt } => {
+                self.operate(errand, attempt);
                 Ok(())
             }
             Event::Silence { id } => {
@@ -133,6 +143,9 @@ impl World {
 
     fn arrive(&mut self, node: usize, id: u64, patience_ns: u64, request: Request) -> Checked {
         let core = self.core_of(&request);
+        let Some(request) = self.resolved(node, id, request) else {
+            return Ok(());
+        };
         let Some(machine) = self.nodes.get(node) else {
             return Ok(());
         };
@@ -240,6 +253,7 @@ impl World {
             | Event::Wake { .. }
             | Event::Transact { .. }
             | Event::Silence { .. }
+            | Event::Operate { .. }
             | Event::Strike
             | Event::Undo(_)
             | Event::Heal

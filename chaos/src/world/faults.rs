@@ -1,5 +1,7 @@
 //! The nemesis's side of the world: what its acts do, and how they end.
 
+use meridian_core::catalog::Mode;
+
 use super::{Event, World};
 use crate::nemesis::Act;
 use crate::violation::Checked;
@@ -39,6 +41,9 @@ impl World {
             );
         }
         if matches!(act, Act::Wipe { .. } | Act::WipeZone { .. }) && !self.wiped.is_empty() {
+            return;
+        }
+        if matches!(act, Act::WipeZone { .. }) && !self.every_write_is_in_two_zones() {
             return;
         }
         *self.stats.faults.entry(kind).or_default() += 1;
@@ -110,6 +115,11 @@ impl World {
         }
         self.queue
             .after(down_ns, Event::Undo(Undo::Start { node, boot }));
+    }
+
+    /// By the newest catalog. Until a node has a newer one, nobody writes to the keyspace that it opens.
+    fn every_write_is_in_two_zones(&self) -> bool {
+        self.observer.lineage().serving_policy().mode == Mode::Sync
     }
 
     /// A node loses its disk. A second one might take the last copy of something with it, so there is none, but with all of

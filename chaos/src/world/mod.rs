@@ -12,6 +12,8 @@
 mod clients;
 mod events;
 mod faults;
+mod names;
+mod operators;
 mod outputs;
 mod settle;
 mod stages;
@@ -19,20 +21,22 @@ mod transactors;
 
 use std::collections::BTreeMap;
 
-use meridian_core::catalog::{Catalog, Keyspace, Mode};
+use meridian_core::catalog::{Catalog, Keyspace};
 use meridian_core::error::Error;
 use meridian_core::ids::KeyspaceId;
 use meridian_core::message::PeerMessage;
 use meridian_core::output::{ReleasedRead, Stage};
-use meridian_core::request::{ReadLevel, Request, Response};
+use meridian_core::request::{Request, Response};
 use meridian_core::{Input, Outputs};
 
 use crate::checkers::Observer;
 use crate::client::{Client, Keys};
 use crate::history::{Action, History, level_name};
+use crate::lineage::AlterCounts;
 use crate::nemesis::{FaultKind, Nemesis};
 use crate::network::Network;
 use crate::node::SimNode;
+use crate::operator::Errand;
 use crate::queue::Queue;
 use crate::rng::Streams;
 use crate::scenario::Scenario;
@@ -111,6 +115,13 @@ pub enum Event {
         /// The attempt.
         id: u64,
     },
+    /// The operator begins an errand, or tries it again.
+    Operate {
+        /// What it is about.
+        errand: Errand,
+        /// How often it was tried before.
+        attempt: u32,
+    },
     /// The nemesis strikes.
     Strike,
     /// A strike is over.
@@ -152,6 +163,8 @@ pub struct Stats {
     pub mirrored: u64,
     /// Generations of mirrors, each counted in each zone, of which answers were judged.
     pub generations: u64,
+    /// What became of alters of the keyspace.
+    pub alters: AlterCounts,
     /// Leaders that a group got.
     pub leaders: u64,
     /// Simulated nanoseconds, settling included.
@@ -187,6 +200,7 @@ pub struct World {
     /// What was found wrong with an answer, until the loop sees it.
     found_wrong: Checked,
     settle: settle::Settle,
+    operator: operators::Operating,
 }
 
 /// A catalog that says how many shards there are, and nothing else.
@@ -237,11 +251,7 @@ impl World {
         let transactor = |index: usize| {
             let rng = streams.stream("transactor", u64::try_from(index).unwrap_or(0));
             let zone = index.checked_div(transactors).unwrap_or(0);
-            let domain = if scenario.policy.mode == Mode::Sync {
-                0
-            } else {
-                zone
-            };
+            let domain = if scenario.is_one_store() { 0 } else { zone };
             let think_ns = scenario.workload.transact_think_ns;
             Transactor::new(index, (zone, domain), think_ns, rng)
         };
@@ -262,7 +272,7 @@ impl World {
             keys: Keys::new(&scenario),
             catalog: shards_of(&scenario),
             nemesis: Nemesis::new(topology, scenario.faults, streams),
-            observer: Observer::new(),
+            observer: Observer::new(scenario.policy.clone()),
             history: History::default(),
             trace,
             stats: Stats::default(),
@@ -272,6 +282,7 @@ impl World {
             wiped: Vec::new(),
             found_wrong: Ok(()),
             settle: settle::Settle::default(),
+            operator: operators::Operating::new(streams),
             scenario,
         }
     }
@@ -295,6 +306,7 @@ impl World {
             }
         }
         self.stats.transactions = counts(&self.records);
+        self.stats.alters = self.observer.lineage().counts();
         (self.stats.mirrored, self.stats.generations) = self.observer.mirrors_judged();
         if let Some(violation) = &mut violation {
             self.explain(violation);
@@ -341,25 +353,6 @@ impl World {
                 node.boot,
                 node.engine.unsynced()
             ));
-        }
-    }
-
-    /// Whether clients of a zone are served from a mirror.
-    fn mirrors(&self, zone: usize) -> bool {
-        self.scenario.policy.mode == Mode::Snapshot && zone > 0
-    }
-
-    /// A request as a client of a zone sends it: in a mirror zone, all but reads of the mirror ask to be forwarded.
-    fn sent_from(&self, zone: usize, request: Request) -> Request {
-        let of_mirror = if let Request::Read(read) = &request {
-            read.level == ReadLevel::Eventual
-        } else {
-            matches!(request, Request::ViewClose { .. })
-        };
-        if self.mirrors(zone) && !of_mirror {
-            Request::AtHome(Box::new(request))
-        } else {
-            request
         }
     }
 

@@ -230,11 +230,8 @@ impl World {
         core: usize,
         catalog: std::sync::Arc<meridian_core::catalog::Catalog>,
     ) -> Checked {
-        let Some(machine) = self.nodes.get_mut(node) else {
-            return Ok(());
-        };
-        machine.catalog = Some(catalog.clone());
-        let cores = machine.cores();
+        self.observer.catalog(&catalog);
+        let cores = self.nodes.get(node).map_or(0, crate::node::SimNode::cores);
         for other in (0..cores).filter(|other| core == 0 && *other != 0) {
             self.input(node, other, Input::Catalog(catalog.clone()))?;
         }

@@ -1,6 +1,6 @@
 //! The liveness phase: when is the world settled, and what does it hold then.
 //!
-//! Settled means: no client waits; every node's cores know their groups, with a leader, everything committed applied, no
+//! Settled means: no client waits; no alter is under way and every node has the same catalog; every node's cores know their groups, with a leader, everything committed applied, no
 //! comparison under way and nothing kept for other zones; every leader says that every other zone has all of its effects;
 //! every zone has taken one more write and answered one more linearizable read of every shard; and no version waits to
 //! expire. A world that is not
@@ -22,17 +22,23 @@ use meridian_core::request::{
 use meridian_core::{Input, read};
 use meridian_storage::Read as _;
 
+use super::names::NAME;
 use super::outputs::WORLD_CLIENT;
 use super::{Event, World};
 use crate::checkers::{FinalState, ReplicaState};
 use crate::client::request_of;
 use crate::history::{Action, Operation, Outcome};
+use crate::node::zone_id;
+use crate::operator::Errand;
 use crate::rng::{MS, SEC};
 use crate::transact::judge::judge;
 use crate::violation::{Checked, Violation};
 
 /// Time between two looks.
 pub(super) const POLL_NS: u64 = 400 * MS;
+
+/// How long an alter may take to come to its end by itself, where a zone was lost.
+const ALTER_WAITS_NS: u64 = 20 * SEC;
 
 /// What was asked, to read the answers by.
 #[derive(Clone, Debug)]
@@ -64,7 +70,7 @@ pub(super) struct Settle {
     questions: BTreeMap<u64, Question>,
     asked: u64,
     /// Per zone, the operation of its last write; filled at the first look.
-    probes: Vec<usize>,
+    probes: BTreeMap<usize, usize>,
 }
 
 impl World {
@@ -99,6 +105,9 @@ impl World {
         }
         if let Some(client) = self.transactors.iter().find(|one| one.running.is_some()) {
             return Some(format!("transactional client {} waits", client.index));
+        }
+        if let Some(reason) = self.still_altering() {
+            return Some(reason);
         }
         if self.settle.questions.is_empty() {
             return Some("nothing was asked yet".to_string());
@@ -143,13 +152,58 @@ impl World {
         reason.or_else(|| self.still_expiring())
     }
 
+    /// An alter that is under way, or a node that does not know yet what came of one. What has begun comes to its end by
+    /// itself once nothing is in its way.
+    fn still_altering(&mut self) -> Option<String> {
+        if let Some(alter) = self.observer.lineage().under_way().cloned() {
+            self.give_up_if_lost();
+            return Some(format!("an alter is under way: {alter:?}"));
+        }
+        let serving = self.observer.lineage().serving();
+        let knows = |node: &usize| {
+            let catalog = self.catalog_of(*node);
+            let found = catalog.as_ref().and_then(|one| one.keyspace_named(NAME));
+            found.is_some_and(|keyspace| keyspace.id == serving && keyspace.alter.is_none())
+        };
+        let node = (0..self.nodes.len()).find(|node| !knows(node))?;
+        let told = "does not know which keyspace serves";
+        Some(format!("n{} {told}: it is {}", node + 1, serving.0))
+    }
+
+    /// A zone of several nodes whose disks were all lost has lost the groups of the successor that stood in it: such an alter
+    /// waits for ever, and is to be cancelled.
+    fn give_up_if_lost(&mut self) {
+        let per_zone = usize::from(self.scenario.topology.nodes_per_zone);
+        let lost = per_zone > 1 && self.wiped.len() == per_zone;
+        let waited_ns = self.queue.now() - self.settle.begun_at;
+        if lost && waited_ns > ALTER_WAITS_NS && self.operator.is_idle() {
+            self.operate(Errand::Cancel, 0);
+        }
+    }
+
+    /// The zones that hold the keyspace, from 0.
+    fn zones(&self) -> Vec<usize> {
+        let policy = self.observer.lineage().serving_policy();
+        let all = 0..usize::from(self.scenario.topology.zones);
+        let holds =
+            |zone: &usize| policy.zones.is_empty() || policy.zones.contains(&zone_id(*zone));
+        all.filter(holds).collect()
+    }
+
+    /// Where a snapshot keyspace takes writes.
+    fn home(&self) -> Option<usize> {
+        let home = self.observer.lineage().serving_policy().home?;
+        self.zones().into_iter().find(|zone| zone_id(*zone) == home)
+    }
+
     /// A mirror that does not show what the home zone holds: at rest it soon does.
     fn unlike_home(&self, zone: usize, shard: u16, answer: &Answer) -> Option<String> {
         if !self.mirrors(zone) {
             return None;
         }
+        let home = self.home();
         let asked = self.settle.questions.iter().find(|(_, question)| {
-            matches!(question, Question::Read { zone: 0, shard: of } if *of == shard)
+            matches!(question, Question::Read { zone, shard: of } if *of == shard && Some(*zone) == home)
         });
         let home = asked.and_then(|(id, _)| self.settle.answers.get(id));
         match (answer, home) {
@@ -165,11 +219,12 @@ impl World {
 
     /// A node that holds versions whose time is still to come, or whose expiry is not logged.
     fn still_expiring(&self) -> Option<String> {
+        let keyspace = self.observer.lineage().serving();
         let shards = 0..self.scenario.shards;
         let expires = |machine: &crate::node::SimNode| {
             shards.clone().any(|shard| {
                 let place = Place {
-                    keyspace: KeyspaceId::DEFAULT,
+                    keyspace,
                     shard: ShardId(shard),
                 };
                 let (from, to) = ExpiryKey::due(place, u64::MAX - 1);
@@ -192,14 +247,15 @@ impl World {
         groups: &mut BTreeMap<GroupId, (usize, GroupStatus)>,
     ) -> Option<String> {
         let cores = usize::try_from(self.scenario.cores).unwrap_or(1);
-        let mirrors = self.mirrors(self.scenario.topology.zone_of(node));
-        let holds = |shard: &u16| !mirrors && self.holder(node, ShardId(*shard)) == node;
+        let zone = self.scenario.topology.zone_of(node);
+        let has_groups = self.zones().contains(&zone) && !self.mirrors(zone);
+        let holds = |shard: &u16| has_groups && self.holder(node, ShardId(*shard)) == node;
         let expected = (0..self.scenario.shards)
             .filter(|shard| usize::from(*shard) % cores == core && holds(shard))
             .count();
         let held = found
             .iter()
-            .filter(|status| status.group.keyspace == KeyspaceId::DEFAULT)
+            .filter(|status| status.group.keyspace != KeyspaceId::CONTROL)
             .count();
         if held != expected {
             return Some(format!(
@@ -228,6 +284,14 @@ impl World {
         None
     }
 
+    /// The operation whose write the world asks for under a number.
+    pub(super) fn probed(&self, id: u64) -> Option<usize> {
+        match self.settle.questions.get(&id)? {
+            Question::Write { operation, .. } => Some(*operation),
+            Question::Groups { .. } | Question::Lag { .. } | Question::Read { .. } => None,
+        }
+    }
+
     /// Asks everybody everything.
     fn ask(&mut self) -> Checked {
         self.settle.questions.clear();
@@ -240,7 +304,7 @@ impl World {
                 self.put(Question::Groups { node, core }, node, core, Request::Groups)?;
             }
         }
-        for zone in 0..usize::from(self.scenario.topology.zones) {
+        for zone in self.zones() {
             for shard in 0..self.scenario.shards {
                 self.ask_shard(zone, shard)?;
             }
@@ -278,19 +342,23 @@ impl World {
 
     /// Each zone's last write, until it is taken. It stands in the history like any other.
     fn ask_write(&mut self, zone: usize) -> Checked {
-        if self.settle.probes.len() <= zone {
-            self.settle.probes.push(self.history.operations.len());
-            let operation = self.probe(zone);
-            self.history.operations.push(operation);
-        }
-        let number = self.settle.probes.get(zone).copied().unwrap_or_default();
+        let number = match self.settle.probes.get(&zone).copied() {
+            Some(number) => number,
+            None => {
+                let number = self.history.operations.len();
+                self.settle.probes.insert(zone, number);
+                let operation = self.probe(zone);
+                self.history.operations.push(operation);
+                number
+            }
+        };
         let Some(operation) = self.history.operations.get(number) else {
             return Ok(());
         };
         if operation.receipt().is_some() {
             return Ok(());
         }
-        let request = self.sent_from(zone, request_of(&operation.action));
+        let request = request_of(&operation.action);
         let shard = operation
             .key()
             .map_or(ShardId(0), |key| self.keys.shard_of(key));
@@ -322,6 +390,7 @@ impl World {
             attempt_ns: now,
             return_ns: None,
             attempts: 1,
+            keyspace: KeyspaceId::DEFAULT,
             action: Action::Write {
                 key: Bytes::from(format!("p/{zone}")),
                 content: Content::Value(Bytes::from(format!("last-{zone}"))),
@@ -342,6 +411,9 @@ impl World {
         self.settle.asked += 1;
         let id = (WORLD_CLIENT << 32) | self.settle.asked;
         self.settle.questions.insert(id, question);
+        let Some(request) = self.resolved(node, id, request) else {
+            return Ok(());
+        };
         let Some(machine) = self.nodes.get(node) else {
             return Ok(());
         };
@@ -384,7 +456,7 @@ impl World {
     /// The node that holds a shard on behalf of `node`: itself, but where a zone has one replica of each shard the zone's
     /// nodes take turns over the shards.
     fn holder(&self, node: usize, shard: ShardId) -> usize {
-        if self.scenario.policy.mode != Mode::Sync {
+        if self.observer.lineage().serving_policy().mode != Mode::Sync {
             return node;
         }
         let topology = self.scenario.topology;
@@ -398,9 +470,13 @@ impl World {
         let mut state = FinalState {
             replicas: Vec::new(),
             at_ns: self.queue.now(),
-            whole: self.scenario.policy.mode == Mode::Sync,
+            lineage: self.observer.lineage().clone(),
         };
-        let homes = |node: &usize| !self.mirrors(self.scenario.topology.zone_of(*node));
+        let zones = self.zones();
+        let homes = |node: &usize| {
+            let zone = self.scenario.topology.zone_of(*node);
+            zones.contains(&zone) && !self.mirrors(zone)
+        };
         for node in (0..self.nodes.len()).filter(homes) {
             state.replicas.push(self.replica_state(node)?);
         }
@@ -478,7 +554,7 @@ impl World {
             .ok_or_else(|| failed("no such node".to_string()))?;
         read::serve(
             machine.engine.as_ref(),
-            KeyspaceId::DEFAULT,
+            self.observer.lineage().serving(),
             self.scenario.shards,
             query,
         )

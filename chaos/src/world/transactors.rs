@@ -1,6 +1,7 @@
 //! The world's side of transactional clients: requests travel to a node of their zone, answers back.
 
 use meridian_core::error::Error;
+use meridian_core::ids::KeyspaceId;
 use meridian_core::request::{Request, Response};
 
 use super::{Event, World};
@@ -26,7 +27,7 @@ pub(super) fn transactor_of(id: u64) -> Option<(usize, u32)> {
     let sent = u32::try_from(id & 0xffff_ffff).unwrap_or(0);
     usize::try_from(index)
         .ok()
-        .filter(|_| id >> 32 != super::outputs::WORLD_CLIENT)
+        .filter(|_| id >> 32 < super::operators::OPERATOR)
         .map(|index| (index, sent))
 }
 
@@ -67,11 +68,9 @@ impl World {
         client.sent += 1;
         client.awaited = client.sent;
         let id = request_id(index, client.sent);
-        let zone = client.zone;
-        let nodes = topology.nodes_of(zone);
+        let nodes = topology.nodes_of(client.zone);
         let node = nodes.start + client.rng.index(usize::from(topology.nodes_per_zone));
         let travel = client.rng.between(50_000, 300_000);
-        let request = self.sent_from(zone, request);
         self.queue.after(
             travel,
             Event::Arrive {
@@ -82,6 +81,27 @@ impl World {
             },
         );
         self.queue.after(patience_ns, Event::Silence { id });
+    }
+
+    /// Remembers which keyspace a request was for. False: it is not to be sent there. The op id of a transaction does not
+    /// travel with an alter, so one that may have taken effect in the keyspace before is not tried in the next one.
+    pub(super) fn transactor_goes_to(
+        &mut self,
+        (index, sent): (usize, u32),
+        keyspace: KeyspaceId,
+    ) -> bool {
+        let Some(client) = self.transactors.get_mut(index) else {
+            return true;
+        };
+        let Some(attempt) = client.running.as_mut().filter(|_| client.awaited == sent) else {
+            return true;
+        };
+        let goes = attempt.goes_to(keyspace);
+        if !goes {
+            client.awaited = 0;
+            self.finish_transaction(index, Status::Info);
+        }
+        goes
     }
 
     /// An answer, or, without one, silence.

@@ -92,6 +92,10 @@ impl Core {
             return before.and_then(|before| self.taken_over(id, before));
         };
         let last = if alter.finals.contains_key(&id) {
+            if self.config.planted.unseal_in_round {
+                let revision = alter.sealing.saturating_add(1);
+                self.queue(id, |group| group.enqueue(Op::Unseal { revision }));
+            }
             None
         } else {
             self.last_write(id, alter.sealing)
@@ -170,6 +174,7 @@ impl Core {
             return (is_founded && is_new).then_some(AlterReport::Filled);
         }
         let near = !alter.filled.contains(&id)
+            && group.has_recalled(&catalog)
             && group.hears_all(&self.catalog, before, self.now)
             && exchange::behind(&self.catalog, group, before)? <= FILLED_BEHIND_MAX;
         near.then_some(AlterReport::Filled)
@@ -185,6 +190,9 @@ impl Core {
 
     /// Whether a group holds the last writes of all old groups of its shard.
     fn has_all(&self, id: GroupId, before: KeyspaceId, alter: &Alter) -> Option<bool> {
+        if self.config.planted.move_before_final {
+            return Some(true);
+        }
         let received = &self.groups.get(&id)?.shard()?.meta().received;
         let old = self.catalog.keyspaces.get(&before)?.groups.iter();
         let mut old = old.filter(|group| group.id.shard == id.shard);

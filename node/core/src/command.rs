@@ -80,6 +80,14 @@ impl Op {
                     .sum();
                 snapshot.len() * DOT_BYTES + from.len() + to.len() + states
             }
+            Self::CompareRemember {
+                snapshot,
+                operations,
+                ..
+            } => {
+                let bytes = |(id, record): &(Bytes, Bytes)| id.len() + record.len() + DOT_BYTES;
+                snapshot.len() * DOT_BYTES + operations.iter().map(bytes).sum::<usize>()
+            }
             Self::Trim { through } | Self::Found { base: through } => through.len() * DOT_BYTES,
             Self::DropTombstones { keys } => keys
                 .iter()
@@ -279,6 +287,16 @@ pub enum Op {
         /// The zones, ascending.
         short: Vec<ZoneId>,
     },
+    /// Operations that the view compared with remembers, and this shard may not. No effect unless a comparison with this
+    /// `snapshot` is under way.
+    CompareRemember {
+        /// Names the comparison.
+        snapshot: VersionVector,
+        /// Stamps below this are forgotten from now on.
+        floor_ms: u64,
+        /// Op ids, 16 bytes each, and the records of what they did.
+        operations: Vec<(Bytes, Bytes)>,
+    },
     /// The shard was made of a promoted mirror and holds all of it: whatever comes from elsewhere beyond this vector is a
     /// write that the mirror lacked, and is listed (`shard::returned`). No effect on a shard that has a base.
     Found {
@@ -463,6 +481,11 @@ mod tests {
             },
             Op::CompareEnd {
                 snapshot: snapshot.clone(),
+            },
+            Op::CompareRemember {
+                snapshot: snapshot.clone(),
+                floor_ms: counter,
+                operations: vec![(key.clone(), key.clone())],
             },
             Op::Trim { through: snapshot },
             Op::DropTombstones {

@@ -131,6 +131,10 @@ pub struct PlantedBugs {
     pub mirror_swap_early: bool,
     /// A deposed home zone that is back goes on as home: its nodes serve its groups, which are not sealed.
     pub deposed_home_serves: bool,
+    /// A group that takes over in an alter says that it has everything without looking at the last writes of the old groups.
+    pub move_before_final: bool,
+    /// An old group serves on as soon as it has told its last write, though the round of sealing goes on.
+    pub unseal_in_round: bool,
 }
 
 /// What one core is told when it is opened.

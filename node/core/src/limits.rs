@@ -44,6 +44,10 @@ pub const COMPARE_RANGES_MAX: usize = 64;
 /// Bytes of key states in one message; one key always fits.
 pub const COMPARE_STATES_BYTES_MAX: usize = 2 << 20;
 
+/// Op ids looked at for one message of a comparison: of most, a zone that was not away for long has the effect already, and
+/// a core is not to be kept busy by looking.
+pub const COMPARE_OP_IDS_MAX: usize = 8_192;
+
 /// Bytes of records in one page of a group image.
 pub const IMAGE_PAGE_BYTES_MAX: usize = 1 << 20;
 

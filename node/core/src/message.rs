@@ -142,6 +142,29 @@ pub enum Exchange {
         /// Keys and encoded sibling sets.
         states: Vec<(Bytes, Bytes)>,
     },
+    /// From the receiver: operations that the view remembers, please, of those whose effects the receiver lacks. States do not
+    /// tell them all: of a version that was replaced nothing is left there.
+    CompareRecall {
+        /// Names the comparison.
+        session: u64,
+        /// The op id to begin with, 16 bytes, or empty: the first.
+        from: Bytes,
+        /// What the receiver has.
+        received: VersionVector,
+    },
+    /// From the sender: operations that the view remembers.
+    CompareRecalled {
+        /// Names the comparison.
+        session: u64,
+        /// As asked.
+        from: Bytes,
+        /// The op id to go on with; empty: these were the last.
+        next: Bytes,
+        /// Stamps below this are forgotten there.
+        floor_ms: u64,
+        /// Op ids and the records of what they did.
+        operations: Vec<(Bytes, Bytes)>,
+    },
     /// From the sender: it does not know the session (any more); open another.
     CompareLost {
         /// Names the comparison.

@@ -11,8 +11,11 @@ mod three_zones;
 use meridian_causal::ZoneId;
 use meridian_core::Error;
 use meridian_core::catalog::{Mode, PolicyChange};
+use meridian_core::ids::KeyspaceId;
+use meridian_core::keys::MirrorPointerKey;
 use meridian_core::request::{AlterAsk, KeyspaceAlter, Request, Response};
-use three_zones::{World, ZONES};
+use meridian_storage::Read as _;
+use three_zones::{TICK_MS, World, ZONES};
 
 /// Writes that must be there in the end.
 #[derive(Default)]
@@ -125,6 +128,69 @@ fn siblings_and_deletes_survive_the_way() {
     world.run(3_000);
     assert_eq!(world.everywhere("both"), ["from 1", "from 2"]);
     assert_eq!(world.siblings(2, "deleted"), []);
+}
+
+/// Runs until the old groups of a keyspace that is altered are being sealed; then the last zone is cut off, so that the name
+/// cannot move.
+fn cut_off_while_sealing(world: &mut World) -> KeyspaceId {
+    for _ in 0..400 {
+        world.run(TICK_MS);
+        let catalog = world.nodes[0].core.as_ref().unwrap().catalog();
+        let old = catalog.keyspace_named("default").unwrap();
+        if old.alter.as_ref().is_some_and(|alter| alter.sealing > 0) {
+            world.cut[2] = true;
+            world.run(TICK_MS * 10);
+            return old.id;
+        }
+    }
+    panic!("no round of sealing has begun");
+}
+
+#[test]
+fn a_sealed_group_writes_nothing_and_gives_no_view_until_the_round_is_given_up() {
+    let mut world = World::new(2);
+    let mut written = Acknowledged::default();
+    written.write(&mut world);
+    alter(&mut world, to(Mode::Sync)).unwrap();
+    let keyspace = cut_off_while_sealing(&mut world);
+    let view = |world: &mut World| world.ask(0, Request::ViewOpen { keyspace });
+    assert_eq!(view(&mut world), Some(Err(Error::KeyspaceMoving)));
+    let refused = world.write(0, "k", "v");
+    assert_eq!(refused, Err(Error::KeyspaceMoving));
+    world.run(10_000);
+    let opened = view(&mut world);
+    assert!(
+        matches!(opened, Some(Ok(Response::ViewOpened(_)))),
+        "{opened:?}"
+    );
+    world.write(0, "k", "v").unwrap();
+}
+
+/// The zone that is away keeps the successor from being filled, and what the home zone has of it by then is no cut.
+#[test]
+fn no_mirror_shows_a_keyspace_that_has_not_taken_over() {
+    let mut world = World::new(2);
+    let mut written = Acknowledged::default();
+    written.write(&mut world);
+    world.cut[2] = true;
+    let snapshot = PolicyChange {
+        mode: Some(Mode::Snapshot),
+        interval_ms: Some(500),
+        ..PolicyChange::default()
+    };
+    alter(&mut world, AlterAsk::Change(snapshot)).unwrap();
+    let shows = |world: &World| {
+        let core = world.nodes[0].core.as_ref().unwrap();
+        let newest = core.catalog().keyspaces.keys().copied().max();
+        let pointer = MirrorPointerKey::encode(newest.unwrap());
+        world.nodes[1].engine.get(&pointer).unwrap().is_some()
+    };
+    world.run(5_000);
+    assert!(!shows(&world));
+    world.cut[2] = false;
+    world.run(20_000);
+    assert_eq!(mode(&world, 1), Mode::Snapshot);
+    assert!(shows(&world));
 }
 
 #[test]

@@ -77,6 +77,28 @@ pub(crate) fn to_wire(body: Exchange) -> Body {
             to,
             states: pairs_to_wire(states),
         }),
+        Exchange::CompareRecall {
+            session,
+            from,
+            received,
+        } => Body::CompareRecall(pb::CompareRecall {
+            session,
+            from,
+            received: vector_bytes(&received),
+        }),
+        Exchange::CompareRecalled {
+            session,
+            from,
+            next,
+            floor_ms,
+            operations,
+        } => Body::CompareRecalled(pb::CompareRecalled {
+            session,
+            from,
+            next,
+            floor_ms,
+            operations: pairs_to_wire(operations),
+        }),
         Exchange::CompareLost { session } => Body::CompareLost(pb::CompareLost { session }),
     }
 }
@@ -125,6 +147,18 @@ pub(crate) fn from_wire(body: Option<Body>) -> Result<Exchange, WireError> {
             from: states.from,
             to: states.to,
             states: pairs_from_wire(states.states),
+        },
+        Body::CompareRecall(recall) => Exchange::CompareRecall {
+            session: recall.session,
+            from: recall.from,
+            received: vector("received", &recall.received)?,
+        },
+        Body::CompareRecalled(recalled) => Exchange::CompareRecalled {
+            session: recalled.session,
+            from: recalled.from,
+            next: recalled.next,
+            floor_ms: recalled.floor_ms,
+            operations: pairs_from_wire(recalled.operations),
         },
         Body::CompareLost(lost) => Exchange::CompareLost {
             session: lost.session,

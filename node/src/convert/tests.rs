@@ -144,6 +144,22 @@ fn exchange() -> impl Strategy<Value = Exchange> {
                 states,
             }
         }),
+        (any::<u64>(), bytes(), vector()).prop_map(|(session, from, received)| {
+            Exchange::CompareRecall {
+                session,
+                from,
+                received,
+            }
+        }),
+        (any::<(u64, u64)>(), bytes(), bytes(), pairs()).prop_map(
+            |((session, floor_ms), from, next, operations)| Exchange::CompareRecalled {
+                session,
+                from,
+                next,
+                floor_ms,
+                operations,
+            }
+        ),
         any::<u64>().prop_map(|session| Exchange::CompareLost { session }),
     ]
 }

@@ -54,11 +54,13 @@ fn exchange_weight(body: &Exchange) -> usize {
             ranges.iter().map(|(to, _)| to.len() + BASE).sum()
         }
         Exchange::CompareStates { states, .. } => pairs(states),
+        Exchange::CompareRecalled { operations, .. } => pairs(operations),
         Exchange::MustCompare
         | Exchange::CompareOpen { .. }
         | Exchange::CompareOpened { .. }
         | Exchange::CompareHashes { .. }
         | Exchange::CompareFetch { .. }
+        | Exchange::CompareRecall { .. }
         | Exchange::CompareLost { .. } => BASE,
     }
 }

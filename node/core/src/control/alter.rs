@@ -140,7 +140,9 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
     if !own.groups.iter().any(|record| record.id == group) {
         return;
     }
-    let groups = own.groups.len();
+    // A group whose only replica was wiped is founded anew, under another id: what the one before had said says nothing of it.
+    let members: Vec<GroupId> = own.groups.iter().map(|record| record.id).collect();
+    let all = |reported: &BTreeSet<GroupId>| members.iter().all(|id| reported.contains(id));
     let old = match report {
         AlterReport::Final { .. } => Some(own.id),
         AlterReport::Filled
@@ -156,7 +158,7 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
     match report {
         AlterReport::Filled => {
             alter.filled.insert(group);
-            if alter.filled.len() >= groups && alter.sealing == 0 {
+            if all(&alter.filled) && alter.sealing == 0 {
                 alter.sealing = next_revision;
                 if alter.promotion.is_some() {
                     take_name(catalog, old);
@@ -168,12 +170,12 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
         }
         AlterReport::Ready { round } if alter.sealing == round => {
             alter.ready.insert(group);
-            if alter.ready.len() >= groups {
+            if all(&alter.ready) {
                 handed_over(catalog, old);
             }
         }
         AlterReport::Mirrored => {
-            if alter.ready.len() >= groups {
+            if all(&alter.ready) {
                 end(catalog, old, Returned::Whole);
             }
         }
@@ -287,7 +289,13 @@ pub(super) fn end_lingering(catalog: &mut Catalog, current: &Keyspace) {
         .keyspaces
         .get(&old)
         .and_then(|old| old.alter.as_ref());
-    if alter.is_some_and(|alter| alter.ready.len() >= current.groups.len()) {
+    let all = |alter: &Alter| {
+        current
+            .groups
+            .iter()
+            .all(|group| alter.ready.contains(&group.id))
+    };
+    if alter.is_some_and(all) {
         end(catalog, old, Returned::Whole);
     }
 }
@@ -435,6 +443,24 @@ mod tests {
         }
         let alter = catalog.keyspaces[&old].alter.clone().unwrap();
         assert!(alter.ready.is_empty() && alter.finals.is_empty());
+    }
+
+    #[test]
+    fn what_a_group_said_before_its_only_replica_was_wiped_counts_for_nothing() {
+        let mut catalog = catalog();
+        let (old, new) = (KeyspaceId::DEFAULT, KeyspaceId(2));
+        alter(&mut catalog, change(Mode::Sync), 1).unwrap();
+        let last = all_but_the_last_report(&mut catalog, old, new);
+        let round = round(&catalog, old);
+        let (first, _) = groups(&catalog, new)[0];
+        for record in &mut catalog.keyspaces.get_mut(&new).unwrap().groups {
+            record.id.epoch += u32::from(record.id == first);
+        }
+        report(&mut catalog, last, AlterReport::Ready { round });
+        assert_eq!(catalog.keyspace_named("default").unwrap().id, old);
+        let (anew, _) = groups(&catalog, new)[0];
+        report(&mut catalog, anew, AlterReport::Ready { round });
+        assert_eq!(catalog.keyspace_named("default").unwrap().id, new);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Catching up by comparing key ranges, when the sender no longer keeps the effects that are missing (rule 11).
 //!
 //! The receiver drives: it opens a view at the sender (vector S), logs `CompareBegin(S)`, walks the key ranges of the
-//! view by hash, fetches and joins the states of those that differ, and logs `CompareEnd(S)`, which makes its vector the
+//! view by hash, fetches and joins the states of those that differ, fetches the op ids that the view remembers of effects it
+//! lacks, and logs `CompareEnd(S)`, which makes its vector the
 //! maximum of both. Until then the shard takes no ordered effect of an incarnation that S is ahead of. A view that is
 //! lost, or a receiving leader that changes, starts over with another view; joins done are kept, being joins.
 
@@ -14,15 +15,10 @@ use rand::Rng;
 use super::ExchangeContext;
 use super::ends;
 use super::seeding::seed_of;
-use super::sender::CompareView;
 use crate::catalog::GroupRecord;
 use crate::command::Op;
-use crate::error::Error;
 use crate::group::Group;
-use crate::ids::{NodeId, Side};
-use crate::limits::{
-    COMPARE_RANGE_KEYS, COMPARE_RANGES_MAX, COMPARE_STATES_BYTES_MAX, VIEW_IDLE_MS_MAX,
-};
+use crate::ids::Side;
 use crate::message::Exchange;
 use crate::output::Notice;
 use crate::shard::compare;
@@ -55,6 +51,19 @@ struct Fetched {
     states: Vec<(Bytes, Bytes)>,
 }
 
+impl Comparing {
+    /// Takes ranges to look at; where they end.
+    fn look_at(&mut self, from: Bytes, ranges: Vec<(Bytes, u128)>) -> Bytes {
+        self.asked = 0;
+        let mut start = from;
+        for (end, hash) in ranges {
+            self.ranges.push_back((start, end.clone(), hash));
+            start = end;
+        }
+        start
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Phase {
     /// Waits for the view.
@@ -65,6 +74,8 @@ enum Phase {
     Hashing(Bytes),
     /// Waits for the states of this range.
     Fetching(Bytes, Bytes),
+    /// Waits for operations that the view remembers, from this op id on.
+    Recalling(Bytes),
     /// `CompareEnd` is proposed; waits for it to be applied.
     Ending,
 }
@@ -92,6 +103,9 @@ impl Group {
 
     /// Asks what the phase waits for.
     fn compare_ask(&mut self, context: &mut ExchangeContext<'_>) {
+        let received = self.shard().map(|shard| shard.meta().received.clone());
+        let received = received.unwrap_or_default();
+        let recalls_all = self.exchange.seeding.recalls_all();
         let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
             return;
         };
@@ -102,6 +116,15 @@ impl Group {
             Phase::Opening => Exchange::CompareOpen { session },
             Phase::Hashing(from) => Exchange::CompareHashes { session, from },
             Phase::Fetching(from, to) => Exchange::CompareFetch { session, from, to },
+            Phase::Recalling(from) => Exchange::CompareRecall {
+                session,
+                from,
+                received: if recalls_all {
+                    VersionVector::new()
+                } else {
+                    received
+                },
+            },
             Phase::Beginning(_) | Phase::Ending => return,
         };
         let mirror = seed_of(context.catalog, self.id).filter(|(seed, _)| *seed == side);
@@ -131,14 +154,7 @@ impl Group {
         body: Exchange,
         context: &mut ExchangeContext<'_>,
     ) {
-        if body == Exchange::MustCompare {
-            self.compare_start(side, context);
-            return;
-        }
-        if let Exchange::CompareOpened { snapshot, .. } = &body
-            && self.has_seed(side, snapshot, context.catalog)
-        {
-            self.exchange.receiver.comparing = None;
+        if self.compare_turned(side, &body, context) {
             return;
         }
         let Some(comparing) = self
@@ -174,13 +190,8 @@ impl Group {
                 },
                 Phase::Hashing(asked),
             ) if of == session && from == asked => {
-                comparing.asked = 0;
-                let mut start = from;
-                for (end, hash) in ranges {
-                    comparing.ranges.push_back((start, end.clone(), hash));
-                    start = end;
-                }
-                self.compare_next(&start, context);
+                let end = comparing.look_at(from, ranges);
+                self.compare_next(&end, context);
             }
             (
                 Exchange::CompareStates {
@@ -194,6 +205,20 @@ impl Group {
                 comparing.asked = 0;
                 self.compare_joined(Fetched { from, to, states }, end, context);
             }
+            (
+                Exchange::CompareRecalled {
+                    session: of,
+                    from,
+                    next,
+                    floor_ms,
+                    operations,
+                },
+                Phase::Recalling(asked),
+            ) if of == session && from == asked => {
+                comparing.asked = 0;
+                let floor_ms = self.floor_of(side, floor_ms);
+                self.compare_recalled((next, floor_ms), operations, context);
+            }
             (Exchange::CompareLost { session: of }, _) if of == session => {
                 // Taken up again by the next tick if it is logged, else by the next `MustCompare`.
                 self.exchange.receiver.comparing = None;
@@ -201,6 +226,27 @@ impl Group {
             // Answers to questions that were answered before.
             (_, _) => {}
         }
+    }
+
+    /// An answer with which a comparison begins, or is found to be needless.
+    fn compare_turned(
+        &mut self,
+        side: Side,
+        body: &Exchange,
+        context: &mut ExchangeContext<'_>,
+    ) -> bool {
+        if *body == Exchange::MustCompare {
+            self.compare_start(side, context);
+            return true;
+        }
+        let Exchange::CompareOpened { snapshot, .. } = body else {
+            return false;
+        };
+        let needless = self.has_seed(side, snapshot, context.catalog);
+        if needless {
+            self.exchange.receiver.comparing = None;
+        }
+        needless
     }
 
     fn snapshot(&self) -> Option<VersionVector> {
@@ -266,17 +312,49 @@ impl Group {
                 return;
             }
         }
-        let snapshot = self.snapshot();
         let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
             return;
         };
-        if last_end.is_empty() {
-            comparing.phase = Phase::Ending;
-            if let Some(snapshot) = snapshot {
-                self.enqueue(Op::CompareEnd { snapshot });
-            }
+        comparing.phase = if last_end.is_empty() {
+            Phase::Recalling(Bytes::new())
         } else {
-            comparing.phase = Phase::Hashing(last_end.clone());
+            Phase::Hashing(last_end.clone())
+        };
+        self.compare_ask(context);
+    }
+
+    /// The floor of op ids to take over. A zone's own retries are its own affair; what takes over from another keyspace has all
+    /// of them.
+    fn floor_of(&self, side: Side, floor_ms: u64) -> u64 {
+        let takes_over = side.keyspace != self.id.keyspace;
+        if takes_over { floor_ms } else { 0 }
+    }
+
+    /// Remembers what the view does, and asks for more or ends.
+    fn compare_recalled(
+        &mut self,
+        (next, floor_ms): (Bytes, u64),
+        operations: Vec<(Bytes, Bytes)>,
+        context: &mut ExchangeContext<'_>,
+    ) {
+        let Some(snapshot) = self.snapshot() else {
+            // The log has ended this comparison.
+            self.exchange.receiver.comparing = None;
+            return;
+        };
+        self.enqueue(Op::CompareRemember {
+            snapshot: snapshot.clone(),
+            floor_ms,
+            operations,
+        });
+        let Some(comparing) = self.exchange.receiver.comparing.as_mut() else {
+            return;
+        };
+        if next.is_empty() {
+            comparing.phase = Phase::Ending;
+            self.enqueue(Op::CompareEnd { snapshot });
+        } else {
+            comparing.phase = Phase::Recalling(next);
             self.compare_ask(context);
         }
     }
@@ -294,7 +372,9 @@ impl Group {
                 self.compare_ask(context);
             }
             Phase::Ending if applied.is_none() => {
+                let side = comparing.side;
                 self.exchange.receiver.comparing = None;
+                self.compared_with(side, context.catalog);
                 self.exchange.receiver.forget_proposed();
                 context
                     .out
@@ -305,6 +385,7 @@ impl Group {
             | Phase::Beginning(_)
             | Phase::Hashing(_)
             | Phase::Fetching(..)
+            | Phase::Recalling(_)
             | Phase::Ending => {}
         }
     }
@@ -353,115 +434,6 @@ impl Group {
                 self.compare_start(next, context);
             }
         }
-    }
-
-    /// A question of a zone that compares with this one.
-    pub(super) fn compare_asked(
-        &mut self,
-        side: Side,
-        node: NodeId,
-        body: Exchange,
-        context: &mut ExchangeContext<'_>,
-    ) {
-        let answer = match body {
-            Exchange::CompareOpen { session } => self.compare_open(session, context),
-            Exchange::CompareHashes { session, from } => {
-                self.with_view(session, context.now, |group, view| {
-                    let ranges = compare::range_hashes(
-                        &*view.view,
-                        group,
-                        &from,
-                        COMPARE_RANGES_MAX,
-                        COMPARE_RANGE_KEYS,
-                    )?;
-                    Ok(Exchange::CompareRanges {
-                        session,
-                        from,
-                        ranges,
-                    })
-                })
-            }
-            Exchange::CompareFetch { session, from, to } => {
-                self.with_view(session, context.now, |group, view| {
-                    let (states, end) =
-                        compare::states(&*view.view, group, &from, &to, COMPARE_STATES_BYTES_MAX)?;
-                    Ok(Exchange::CompareStates {
-                        session,
-                        from,
-                        to: end,
-                        states,
-                    })
-                })
-            }
-            Exchange::Subscribe { .. }
-            | Exchange::Effects { .. }
-            | Exchange::MustCompare
-            | Exchange::CompareOpened { .. }
-            | Exchange::CompareRanges { .. }
-            | Exchange::CompareStates { .. }
-            | Exchange::CompareLost { .. } => return,
-        };
-        match answer {
-            Ok(answer) => self.say((side, node), answer, context),
-            Err(error) => context.out.notices.push(Notice::Damaged {
-                detail: error.to_string(),
-            }),
-        }
-    }
-
-    fn compare_open(
-        &mut self,
-        session: u64,
-        context: &ExchangeContext<'_>,
-    ) -> Result<Exchange, Error> {
-        if let Some(open) = self.exchange.sender.views.get(&session) {
-            return Ok(Exchange::CompareOpened {
-                session,
-                snapshot: open.snapshot.clone(),
-            });
-        }
-        let Some(snapshot) = self.shard().map(|shard| shard.meta().received.clone()) else {
-            return Ok(Exchange::CompareLost { session });
-        };
-        // A shard that compares itself is as good a source as any: each key holds at least what the vector says, and what
-        // it holds beyond that is in its context. (Were it none, two zones that compare with one another would wait for
-        // ever.)
-        if context.views_left == 0 || !self.may_offer(context) {
-            return Ok(Exchange::CompareLost { session });
-        }
-        if let Some(own) = self.shard().map(|shard| shard.meta().incarnation) {
-            self.offered(own, snapshot.get(own));
-        }
-        let view = context.engine.view().map_err(Error::from)?;
-        let open = CompareView {
-            view,
-            snapshot: snapshot.clone(),
-            used_at: context.now,
-        };
-        self.exchange.sender.views.insert(session, open);
-        Ok(Exchange::CompareOpened { session, snapshot })
-    }
-
-    fn with_view(
-        &mut self,
-        session: u64,
-        now: Now,
-        answer: impl FnOnce(crate::ids::GroupId, &CompareView) -> Result<Exchange, Error>,
-    ) -> Result<Exchange, Error> {
-        let id = self.id;
-        let Some(view) = self.exchange.sender.views.get_mut(&session) else {
-            return Ok(Exchange::CompareLost { session });
-        };
-        view.used_at = now;
-        answer(id, view)
-    }
-
-    /// Closes views that nobody has asked for a while: an open view keeps old files on disk.
-    pub(super) fn close_idle_views(&mut self, now: Now) {
-        self.exchange
-            .sender
-            .views
-            .retain(|_, view| now.mono_ns < view.used_at.after_ms(VIEW_IDLE_MS_MAX));
     }
 }
 

@@ -13,9 +13,10 @@
 //! * a receiver proposes each effect at most once per term, in order;
 //! * `known` holds only what a group itself said it has stored, directly or through another zone.
 //!
-//! Read `docs/exchange.md`, then `sender`, `receiver`, `compare`, `garbage`, `quarantine`.
+//! Read `docs/exchange.md`, then `sender`, `receiver`, `compare`, `compared`, `seeding`, `garbage`, `quarantine`.
 
 mod compare;
+mod compared;
 mod garbage;
 mod quarantine;
 mod receiver;
@@ -258,13 +259,15 @@ impl Group {
             | Exchange::CompareOpened { .. }
             | Exchange::CompareRanges { .. }
             | Exchange::CompareStates { .. }
+            | Exchange::CompareRecalled { .. }
             | Exchange::CompareLost { .. } => {
                 self.exchange.receiver.heard(from, reply_to, context.now);
                 self.compare_answered(from, body, context);
             }
             Exchange::CompareOpen { .. }
             | Exchange::CompareHashes { .. }
-            | Exchange::CompareFetch { .. } => {
+            | Exchange::CompareFetch { .. }
+            | Exchange::CompareRecall { .. } => {
                 self.compare_asked(from, reply_to, body, context);
             }
         }

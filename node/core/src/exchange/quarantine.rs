@@ -154,6 +154,8 @@ fn contradicts(body: &Exchange, meta: &ShardMeta, given: u64) -> bool {
         | Exchange::CompareRanges { .. }
         | Exchange::CompareFetch { .. }
         | Exchange::CompareStates { .. }
+        | Exchange::CompareRecall { .. }
+        | Exchange::CompareRecalled { .. }
         | Exchange::CompareLost { .. } => false,
     }
 }

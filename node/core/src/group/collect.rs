@@ -467,6 +467,7 @@ fn observe_stages(command: &Command, out: &mut Outputs) {
             | Op::CompareBegin { .. }
             | Op::CompareJoin { .. }
             | Op::CompareEnd { .. }
+            | Op::CompareRemember { .. }
             | Op::Trim { .. }
             | Op::DropTombstones { .. }
             | Op::EvictOpIds { .. }
@@ -496,6 +497,7 @@ fn waiter_of(op: &Op) -> Option<Waiter> {
         | Op::CompareBegin { .. }
         | Op::CompareJoin { .. }
         | Op::CompareEnd { .. }
+        | Op::CompareRemember { .. }
         | Op::Trim { .. }
         | Op::DropTombstones { .. }
         | Op::EvictOpIds { .. }

@@ -38,6 +38,12 @@ impl OpIdKey {
         read_sixteen(stored).map(u128::from_be_bytes)
     }
 
+    /// All from an op id on.
+    pub fn range(place: Place, from: u128) -> (Vec<u8>, Vec<u8>) {
+        let last = Self::encode(place, u128::MAX);
+        (Self::encode(place, from), super::successor(&last))
+    }
+
     /// The record.
     pub fn encode_record(header: Header, operation: &OpIdRecord) -> Bytes {
         record::encode(FORMAT, header, operation, 64)

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use meridian_causal::ZoneId;
 
 use super::{Cut, MirrorAsk, MirrorStatus, MirrorWant, ZoneMirror, ZoneReport, mirror_zones};
+use crate::catalog::Keyspace;
 use crate::core::Core;
 use crate::error::{EffectOf, Error};
 use crate::group::Group;
@@ -132,12 +133,15 @@ impl Core {
         let keyspaces: Vec<KeyspaceId> = self.catalog.keyspaces.keys().copied().collect();
         for keyspace in keyspaces {
             let zones = mirror_zones(&self.catalog, keyspace);
+            let found = self.catalog.keyspaces.get(&keyspace);
+            // What has yet to take over has a part of everything, and no point in time that was.
+            let is_open = found.is_some_and(Keyspace::is_open);
             if zones.is_empty() {
                 continue;
             }
             let group = self.own_group(keyspace, ShardId(0));
             let leads = group.and_then(|group| self.groups.get(&group));
-            if leads.is_some_and(Group::is_current) {
+            if is_open && leads.is_some_and(Group::is_current) {
                 self.tend_cuts(now, keyspace, &zones, out);
             } else {
                 self.abandon_cuts(now, keyspace, out);

@@ -55,6 +55,14 @@ impl Core {
             Exchange::CompareFetch { session, from, to } => {
                 self.seed_states(now, session, (from, to))
             }
+            // A mirror knows of no operation but by the versions that bear its id.
+            Exchange::CompareRecall { session, from, .. } => Ok(Exchange::CompareRecalled {
+                session,
+                from,
+                next: Bytes::new(),
+                floor_ms: 0,
+                operations: Vec::new(),
+            }),
             // A mirror takes no part in anything else.
             Exchange::Subscribe { .. }
             | Exchange::Effects { .. }
@@ -62,6 +70,7 @@ impl Core {
             | Exchange::CompareOpened { .. }
             | Exchange::CompareRanges { .. }
             | Exchange::CompareStates { .. }
+            | Exchange::CompareRecalled { .. }
             | Exchange::CompareLost { .. } => return,
         };
         match answer {

@@ -12,13 +12,14 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use meridian_causal::{SiblingSet, VersionVector};
+use meridian_causal::{OpId, SiblingSet, VersionVector};
 use meridian_storage::Read;
 
 use super::{load_meta, versions};
 use crate::error::Error;
 use crate::ids::GroupId;
-use crate::keys::{Place, VersionKey, successor};
+use crate::keys::{OpIdKey, OpIdRecord, Place, VersionKey, successor};
+use crate::limits::COMPARE_STATES_BYTES_MAX;
 
 /// Hashes of consecutive ranges from `from` on, at most `max_ranges`, of `keys_per_range` keys each. A range is named
 /// by its end, exclusive; an empty end is the end of the shard.
@@ -118,6 +119,68 @@ pub fn states_are_valid(states: &[(Bytes, Bytes)]) -> bool {
     states
         .iter()
         .all(|(_, set)| SiblingSet::decode(set).is_ok())
+}
+
+/// Operations that a view remembers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recalled {
+    /// Op ids, 16 bytes each, and the records of what they did.
+    pub operations: Vec<(Bytes, Bytes)>,
+    /// Where to go on; empty at the end.
+    pub next: Bytes,
+    /// Stamps below this are forgotten.
+    pub floor_ms: u64,
+}
+
+/// Operations remembered, from an op id on (`from`: 16 bytes, or empty), whose effects `received` does not have; at most
+/// `max_seen` are looked at.
+pub fn recall(
+    read: &dyn Read,
+    group: GroupId,
+    (from, received): (&[u8], &VersionVector),
+    max_seen: usize,
+) -> Result<Recalled, Error> {
+    let first = <[u8; 16]>::try_from(from).map_or(0, u128::from_be_bytes);
+    let (start, end) = OpIdKey::range(group.into(), first);
+    let mut recalled = Recalled {
+        floor_ms: load_meta(read, group)?.map_or(0, |meta| meta.op_floor_ms),
+        ..Recalled::default()
+    };
+    let (mut seen, mut bytes) = (0, 0);
+    let mut outcome = Ok(());
+    read.scan(&start, &end, &mut |stored, record| {
+        let operation = OpIdKey::id(stored).and_then(|id| {
+            let (_, operation) = OpIdKey::decode_record(stored, record)?;
+            Ok((Bytes::copy_from_slice(&id.to_be_bytes()), operation.dot))
+        });
+        let (id, dot) = match operation {
+            Ok(operation) => operation,
+            Err(error) => {
+                outcome = Err(error);
+                return ControlFlow::Break(());
+            }
+        };
+        if seen >= max_seen.max(1) || bytes >= COMPARE_STATES_BYTES_MAX {
+            recalled.next = id;
+            return ControlFlow::Break(());
+        }
+        seen += 1;
+        if dot.counter > received.get(dot.incarnation) {
+            let record = Bytes::copy_from_slice(record);
+            bytes += id.len() + record.len();
+            recalled.operations.push((id, record));
+        }
+        ControlFlow::Continue(())
+    })?;
+    outcome.map(|()| recalled)
+}
+
+/// What a remembered operation did, as another zone tells it; nothing if it does not read.
+pub fn recalled(id: &[u8], record: &[u8]) -> Option<(OpId, OpIdRecord)> {
+    let id = u128::from_be_bytes(<[u8; 16]>::try_from(id).ok()?);
+    let (_, operation) = OpIdKey::decode_record(&[], record).ok()?;
+    let stamp_ms = operation.stamp_ms;
+    Some((OpId { stamp_ms, id }, operation))
 }
 
 fn open_end(to: &[u8]) -> Option<&[u8]> {

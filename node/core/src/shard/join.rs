@@ -11,6 +11,7 @@ use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, SiblingSet, VersionVector, ZoneId};
 
 use super::CompareState;
+use super::compare;
 use super::step::Step;
 use super::versions;
 use crate::error::Error;
@@ -124,6 +125,29 @@ impl Step<'_, '_, '_> {
             }
         }
         Ok(true)
+    }
+
+    /// Enters operations that the view remembers: of versions that were replaced before it was taken, no state tells the op id.
+    /// What the view has forgotten, nobody can tell.
+    pub(super) fn compare_remember(
+        &mut self,
+        snapshot: &VersionVector,
+        floor_ms: u64,
+        operations: &[(Bytes, Bytes)],
+    ) -> Result<(), Error> {
+        if !self.is_comparing(snapshot) {
+            return Ok(());
+        }
+        for (id, record) in operations {
+            // Every replica finds the same damage.
+            if let Some((op_id, operation)) = compare::recalled(id, record)
+                && self.is_to_remember(op_id)?
+            {
+                self.enter_operation(op_id, operation);
+            }
+        }
+        self.meta.op_floor_ms = self.meta.op_floor_ms.max(floor_ms);
+        Ok(())
     }
 
     /// Every range is joined: what the view had received counts as received here. The effects in between never come

@@ -216,6 +216,11 @@ impl Step<'_, '_, '_> {
                 states,
             } => self.compare_join(snapshot, (from, to), states),
             Op::CompareEnd { snapshot } => self.compare_end(snapshot),
+            Op::CompareRemember {
+                snapshot,
+                floor_ms,
+                operations,
+            } => self.compare_remember(snapshot, *floor_ms, operations),
             Op::Trim { through } => self.trim(through),
             Op::DropTombstones { keys } => self.drop_tombstones(keys),
             Op::EvictOpIds {

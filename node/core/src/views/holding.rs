@@ -8,6 +8,7 @@ use meridian_storage::View;
 
 use crate::core::Core;
 use crate::error::Error;
+use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::InnerResponse;
 use crate::limits::{HOLD_ACROSS_MS_MAX, HOLD_MS_MAX, READ_VIEWS_MAX, VIEW_MS_MAX};
@@ -105,6 +106,11 @@ impl Core {
     /// Takes this core's part of a view: all groups of the keyspace that it leads, at once.
     pub(crate) fn view_pin(&mut self, now: Now, routed: &Routed, id: u64, out: &mut Outputs) {
         let group = routed.group;
+        // Somewhere the successor may be open already, and written to.
+        if self.groups.get(&group).is_some_and(Group::sealed) {
+            Self::answer(routed.origin, Err(Error::KeyspaceMoving), out);
+            return;
+        }
         if !self.held_views.contains_key(&id)
             && let Err(error) = self.take_view(now, group.keyspace, id, out)
         {

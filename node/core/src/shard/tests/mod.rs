@@ -277,7 +277,32 @@ impl Zone {
                 break;
             }
         }
+        self.remember_all(&*view, group, &snapshot);
         self.entry(vec![Op::CompareEnd { snapshot }]);
+    }
+
+    /// Takes the operations that a view remembers, three looked at in a page.
+    fn remember_all(
+        &mut self,
+        view: &dyn meridian_storage::Read,
+        group: GroupId,
+        snapshot: &VersionVector,
+    ) {
+        let mut from = Bytes::new();
+        loop {
+            let received = self.received().clone();
+            let asked = (from.as_ref(), &received);
+            let recalled = compare::recall(view, group, asked, 3).unwrap();
+            self.entry(vec![Op::CompareRemember {
+                snapshot: snapshot.clone(),
+                floor_ms: recalled.floor_ms,
+                operations: recalled.operations,
+            }]);
+            from = recalled.next;
+            if from.is_empty() {
+                break;
+            }
+        }
     }
 
     /// Drops the tombstones that are known to be of no use, given what other zones have told.

@@ -214,3 +214,58 @@ fn the_planted_bug_forgets_op_ids_at_a_restart() {
         "{retry:?}"
     );
 }
+
+#[test]
+fn a_retry_after_a_comparison_is_known_though_the_version_it_wrote_was_replaced() {
+    let (mut a, mut b) = (Zone::new(1), Zone::new(2));
+    let op_id = b.new_op_id();
+    let first = b.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    let WriteOutcome::Written { dot, .. } = first else {
+        panic!("{first:?}")
+    };
+    for n in 0..10 {
+        b.put("k", &format!("later {n}"));
+    }
+    b.trim_all();
+    a.compare(&b, |_, _| {});
+    let retry = a.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    assert!(
+        matches!(retry, WriteOutcome::Written { dot: known, repeated: true, .. } if known == dot),
+        "{retry:?}"
+    );
+    assert_eq!(a.values("k"), ["later 9"]);
+}
+
+#[test]
+fn what_a_view_has_forgotten_is_forgotten_by_who_compares_with_it() {
+    let (mut a, mut b) = (Zone::new(1), Zone::new(2));
+    let op_id = b.new_op_id();
+    b.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    for n in 0..10 {
+        b.put("k", &format!("later {n}"));
+    }
+    assert!(evict(&mut b, &bounds(2), 0));
+    b.trim_all();
+    a.compare(&b, |_, _| {});
+    let retry = a.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    assert_eq!(retry, WriteOutcome::OutcomeUnknown);
+}
+
+#[test]
+fn operations_that_do_not_read_are_passed_over() {
+    let mut zone = Zone::new(1);
+    let snapshot = VersionVector::new();
+    let damaged = (bytes("id"), bytes("record"));
+    zone.entry(vec![
+        Op::CompareBegin {
+            source: ZoneId(2),
+            snapshot: snapshot.clone(),
+        },
+        Op::CompareRemember {
+            snapshot,
+            floor_ms: 0,
+            operations: vec![damaged],
+        },
+    ]);
+    assert_eq!(zone.meta().op_count, 0);
+}

@@ -1,0 +1,84 @@
+//! Keyspaces that are altered in a run: a few seeds keep every promise from one mode to the next, and a name that moves too
+//! early and an old group that serves on are found.
+//!
+//! Few, because this runs in a build without optimisation; `kv-chaos swarm --alters always` runs them by the hundred.
+
+use meridian_chaos::run::{Report, run};
+use meridian_chaos::scenario::{Alters, Options, Topology};
+use meridian_chaos::trace::Trace;
+use meridian_core::catalog::Mode;
+use meridian_core::config::PlantedBugs;
+
+fn report((seed, mode): (u64, Mode), topology: Topology, planted: PlantedBugs) -> Report {
+    let options = Options {
+        seed,
+        seconds: 30,
+        topology: Some(topology),
+        mode,
+        alters: Alters::Always,
+        planted,
+    };
+    run(options, Trace::default())
+}
+
+/// Runs seeds that keep every promise; gives the number of names that moved.
+fn moved(seeds: std::ops::Range<u64>, mode: Mode, topology: Topology) -> u64 {
+    let reports = seeds.map(|seed| report((seed, mode), topology, PlantedBugs::default()));
+    let moved = reports.map(|report| {
+        let details = report.violation.as_ref();
+        let details = details.map(|found| found.details.join("\n"));
+        let details = details.unwrap_or_default();
+        assert!(report.violation.is_none(), "{:?}\n{details}", report.line());
+        report.stats.alters.moved
+    });
+    moved.sum()
+}
+
+/// The first of some seeds that finds a planted bug, and what it finds.
+fn finding(planted: PlantedBugs) -> String {
+    let found = (1..=12)
+        .map(|seed| report((seed, Mode::Async), Topology::THREE_BY_ONE, planted))
+        .find(|report| report.violation.is_some());
+    found.as_ref().and_then(Report::line).unwrap_or_default()
+}
+
+#[test]
+fn an_async_keyspace_that_becomes_others_keeps_every_promise() {
+    assert!(moved(1..5, Mode::Async, Topology::THREE_BY_ONE) > 1);
+    assert!(moved(5..7, Mode::Async, Topology::THREE_BY_THREE) > 0);
+}
+
+#[test]
+fn a_sync_keyspace_that_becomes_others_keeps_every_promise() {
+    assert!(moved(11..15, Mode::Sync, Topology::THREE_BY_ONE) > 1);
+}
+
+#[test]
+fn a_snapshot_keyspace_that_becomes_others_or_gets_another_home_keeps_every_promise() {
+    assert!(moved(21..25, Mode::Snapshot, Topology::THREE_BY_ONE) > 1);
+}
+
+#[test]
+fn a_keyspace_of_one_zone_keeps_every_promise() {
+    assert!(moved(31..33, Mode::Async, Topology::ONE_BY_THREE) > 0);
+}
+
+#[test]
+fn a_name_that_moves_without_the_last_writes_is_found() {
+    let planted = PlantedBugs {
+        move_before_final: true,
+        ..PlantedBugs::default()
+    };
+    let line = finding(planted);
+    assert!(line.contains("--plant move-before-final"), "{line:?}");
+}
+
+#[test]
+fn an_old_group_that_writes_after_its_last_write_is_found() {
+    let planted = PlantedBugs {
+        unseal_in_round: true,
+        ..PlantedBugs::default()
+    };
+    let line = finding(planted);
+    assert!(line.contains("--plant unseal-in-round"), "{line:?}");
+}
