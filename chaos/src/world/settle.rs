@@ -342,16 +342,12 @@ impl World {
 
     /// Each zone's last write, until it is taken. It stands in the history like any other.
     fn ask_write(&mut self, zone: usize) -> Checked {
-        let number = match self.settle.probes.get(&zone).copied() {
-            Some(number) => number,
-            None => {
-                let number = self.history.operations.len();
-                self.settle.probes.insert(zone, number);
-                let operation = self.probe(zone);
-                self.history.operations.push(operation);
-                number
-            }
-        };
+        let next = self.history.operations.len();
+        let number = *self.settle.probes.entry(zone).or_insert(next);
+        if number == next {
+            let operation = self.probe(zone);
+            self.history.operations.push(operation);
+        }
         let Some(operation) = self.history.operations.get(number) else {
             return Ok(());
         };

@@ -13,6 +13,10 @@ use super::wire::{
     vector_bytes, wide, wide_bytes,
 };
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each message, and nothing else"
+)]
 pub(crate) fn to_wire(body: Exchange) -> Body {
     match body {
         Exchange::Subscribe {
@@ -55,13 +59,7 @@ pub(crate) fn to_wire(body: Exchange) -> Body {
         } => Body::CompareRanges(pb::CompareRanges {
             session,
             from,
-            ranges: ranges
-                .into_iter()
-                .map(|(to, hash)| pb::RangeHash {
-                    to,
-                    hash: wide_bytes(hash),
-                })
-                .collect(),
+            ranges: ranges.into_iter().map(range_to_wire).collect(),
         }),
         Exchange::CompareFetch { session, from, to } => {
             Body::CompareFetch(pb::CompareFetch { session, from, to })
@@ -100,6 +98,13 @@ pub(crate) fn to_wire(body: Exchange) -> Body {
             operations: pairs_to_wire(operations),
         }),
         Exchange::CompareLost { session } => Body::CompareLost(pb::CompareLost { session }),
+    }
+}
+
+fn range_to_wire((to, hash): (bytes::Bytes, u128)) -> pb::RangeHash {
+    pb::RangeHash {
+        to,
+        hash: wide_bytes(hash),
     }
 }
 
