@@ -149,7 +149,7 @@ fn response_weight(response: &Response) -> usize {
             | InnerResponse::ViewConfirmed
             | InnerResponse::MirrorWait
             | InnerResponse::MirrorPart(_) => BASE,
-            InnerResponse::MirrorPage(page) => pairs(&page.records) + BASE,
+            InnerResponse::MirrorPage(page) => page.shipped_bytes() + BASE,
             InnerResponse::MirrorCut { offer } => {
                 offer.as_ref().map_or(0, |(cut, _)| cut.pins.len() * 8) + BASE
             }

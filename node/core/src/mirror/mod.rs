@@ -29,6 +29,7 @@
 //! mirror zone), `reading`.
 
 mod cuts;
+mod packing;
 mod part;
 mod reading;
 mod source;
@@ -89,7 +90,7 @@ pub struct ZoneReport {
     pub generation: u64,
     /// Cut of that generation; 0: none.
     pub cut_ms: u64,
-    /// Bytes shipped for that generation.
+    /// Bytes shipped for that generation: of the messages that carried its pages.
     pub bytes: u64,
     /// Keys shipped for that generation.
     pub keys: u64,
@@ -134,10 +135,21 @@ pub struct MirrorPage {
     pub full: bool,
     /// First key of the range.
     pub from: Bytes,
-    /// Keys and their records.
-    pub records: Vec<(Bytes, Bytes)>,
+    /// Keys and their records, packed.
+    pub records: Bytes,
     /// End of the range; `None`: the end of the shard.
     pub next: Option<Bytes>,
+}
+
+/// Bytes of a page's message beside what it counts: numbers, lengths, and the envelopes around them.
+const PAGE_BYTES: usize = 64;
+
+impl MirrorPage {
+    /// Bytes of the message that carries it: not less than they are, and fewer than [`PAGE_BYTES`] more.
+    pub fn shipped_bytes(&self) -> usize {
+        let next = self.next.as_ref().map_or(0, Bytes::len);
+        self.records.len() + self.from.len() + next + PAGE_BYTES
+    }
 }
 
 /// What is asked for the mirrors' sake.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use meridian_causal::{Incarnation, ZoneId};
 use meridian_storage::Read;
 
+use super::packing::{self, Records};
 use super::{MirrorPage, mirror_zones};
 use crate::core::Core;
 use crate::error::Error;
@@ -72,7 +73,7 @@ impl Core {
             index,
             full: base.is_none(),
             from,
-            records,
+            records: packing::pack(&records),
             next,
         })))
     }
@@ -96,9 +97,6 @@ fn passed_by(passed: Option<&(Incarnation, u64)>, own: Option<Incarnation>) -> u
         Some(_) | None => 0,
     }
 }
-
-/// Keys and records.
-type Records = Vec<(Bytes, Bytes)>;
 
 /// Records of a shard, from the key `from` on, that changed after the log index `since`, and where to go on.
 pub(super) fn changed(
