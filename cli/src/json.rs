@@ -13,6 +13,7 @@ use meridian_client::{
 use serde_json::{Map, Value, json};
 
 use crate::exit::Failure;
+use crate::human;
 
 /// Sets `name`, or `name_base64` when the bytes are not UTF-8.
 pub(crate) fn set_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
@@ -46,6 +47,7 @@ pub(crate) fn time(ms: u64) -> String {
 
 pub(crate) fn read_level(level: ReadLevel) -> String {
     match level {
+        ReadLevel::OfKeyspace => "default".to_owned(),
         ReadLevel::Linearizable => "linearizable".to_owned(),
         ReadLevel::Eventual => "eventual".to_owned(),
         ReadLevel::Session => "session".to_owned(),
@@ -272,6 +274,8 @@ pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {
     if let (Some(object), Some(altering)) = (shown.as_object_mut(), &keyspace.altering) {
         let to = altering.to.clone().unwrap_or_default();
         let altering = json!({
+        let read_level = human::read_level(policy);
+        object.insert("read_level".to_owned(), read_level.into());
             "mode": to.mode,
             "epoch": to.epoch,
             "groups": altering.successor_groups,

@@ -106,7 +106,12 @@ fn as_text(topology: &wire::TopologyResponse, nodes: &[Answered]) -> String {
         .iter()
         .map(|keyspace| {
             let (name, mode, shards) = (&keyspace.name, &keyspace.mode, keyspace.shards);
-            format!("  {name} ({mode}, {shards} shards)")
+            let policy = keyspace.policy.clone().unwrap_or_default();
+            let read_level = match human::read_level(&policy) {
+                level if level == "linearizable" => String::new(),
+                level => format!(", reads {level}"),
+            };
+            format!("  {name} ({mode}, {shards} shards{read_level})")
         })
         .collect();
     let mut text = format!(

@@ -8,7 +8,7 @@ use meridian_causal::{Incarnation, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
-pub use crate::policy::{Ack, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange};
+pub use crate::policy::{Ack, DefaultLevel, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange};
 
 /// Zones, nodes, keyspaces and placement.
 ///

@@ -9,7 +9,7 @@ use meridian_causal::{SessionVector, VersionVector, ZoneId};
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::{NodeId, ShardId};
-use meridian_core::request::{Answer, OnBehind, Receipt, Response, Session, Shown};
+use meridian_core::request::{Answer, OnBehind, ReadLevel, Receipt, Response, Session, Shown};
 use meridian_proto::kv::v1 as kv;
 
 use super::failure::Failure;
@@ -61,21 +61,22 @@ impl Scope<'_> {
         opened.map_err(Failure::bad_token)
     }
 
-    /// The part of a session that a read of `shard` is told of.
+    /// The part of a session that a read of `shard` is told of. `named`: the level that the request names, `level`: the one
+    /// it is served at.
     pub(crate) fn session_of(
         &self,
         token: &[u8],
-        level: Option<&kv::ReadLevel>,
+        (named, level): (Option<&kv::ReadLevel>, ReadLevel),
         shard: ShardId,
     ) -> Result<Option<Box<Session>>, Failure> {
-        let behind = match level.map(kv::ReadLevel::on_behind).unwrap_or_default() {
+        let behind = match named.map(kv::ReadLevel::on_behind).unwrap_or_default() {
             kv::OnBehind::Wait => OnBehind::Wait,
             kv::OnBehind::Redirect => OnBehind::Redirect,
             kv::OnBehind::Fail => OnBehind::Fail,
         };
         let session = self.session(token)?;
         // What is not linearizable says how old it is.
-        let asked = level.is_some_and(|level| level.kind() != kv::read_level::Kind::Linearizable);
+        let asked = !matches!(level, ReadLevel::Linearizable | ReadLevel::View { .. });
         Ok((asked || session.is_some()).then(|| {
             let after = session.unwrap_or_default().of(shard.0);
             Box::new(Session { after, behind })
