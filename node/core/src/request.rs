@@ -503,4 +503,6 @@ pub struct GroupStatus {
     pub comparing: bool,
     /// Zones without which `ack = all` does for now.
     pub degraded: Vec<ZoneId>,
+    /// Age of the oldest effect that some zone lacks, while it is past the keyspace's bound and this node leads.
+    pub breach_ms: Option<u64>,
 }

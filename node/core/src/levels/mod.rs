@@ -134,6 +134,11 @@ impl Levels {
 
 impl ReadLevel {
     /// Whether this module serves it.
+    /// Age of the oldest effect of a group led here that some zone lacks, while it is past the bound.
+    pub(crate) fn breach_ms(&self, group: GroupId) -> Option<u64> {
+        self.brakes.breach_ms(group)
+    }
+
     pub(crate) const fn is_leveled(self) -> bool {
         match self {
             Self::Linearizable | Self::Eventual | Self::View { .. } | Self::Mirror { .. } => false,
