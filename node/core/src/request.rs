@@ -10,7 +10,7 @@ use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
 use crate::keys::LeaseRecord;
 use crate::lease::{Holding, LeaseAcquire, LeaseRef};
-pub use crate::levels::{OnBehind, Session, Shown};
+pub use crate::levels::{Held, OnBehind, Session, Shown};
 use crate::mirror::{MirrorStamp, MirrorStatus, MirrorWant};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 

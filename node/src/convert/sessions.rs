@@ -9,9 +9,11 @@ use meridian_causal::{SessionVector, VersionVector, ZoneId};
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::{NodeId, ShardId};
+use meridian_core::mirror::MirrorStamp;
 use meridian_core::request::{Answer, OnBehind, ReadLevel, Receipt, Response, Session, Shown};
 use meridian_proto::kv::v1 as kv;
 
+use super::answers::mirror_to_wire;
 use super::failure::Failure;
 use super::operations::{Scope, check_session};
 use crate::limits::SESSION_SIZE_BYTES_MAX;
@@ -155,6 +157,12 @@ impl Scope<'_> {
         get.staleness_ms = shown.age_ms.unwrap_or(0);
         get.staleness_unknown = shown.age_ms.is_none();
         get.zones = self.zone_names(&shown.zones);
+        let mirrored = |(zone, stamp): &(ZoneId, MirrorStamp)| kv::ZoneMirrored {
+            zone: self.catalog.zones.get(zone).cloned().unwrap_or_default(),
+            mirror: Some(mirror_to_wire(*stamp)),
+            age_ms: stamp.age_ms,
+        };
+        get.mirrors = shown.mirrors.iter().map(mirrored).collect();
         for sibling in &mut get.siblings {
             let mut holders = shown.held.iter().filter(|(dot, _)| {
                 let named = sibling.dot.iter().chain(&sibling.dots);

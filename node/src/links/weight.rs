@@ -112,6 +112,7 @@ fn inner_weight(inner: &InnerRequest) -> usize {
         | InnerRequest::ViewDrop { .. }
         | InnerRequest::MirrorCut { .. }
         | InnerRequest::MirrorPointer { .. } => BASE,
+        InnerRequest::Held { key, .. } => key.len() + BASE,
         InnerRequest::MirrorFetch(fetch) => fetch.from.len() + BASE,
         InnerRequest::MirrorReceive { order, .. } => {
             order.as_ref().map_or(0, |order| order.cut.pins.len() * 8) + BASE
@@ -149,6 +150,7 @@ fn response_weight(response: &Response) -> usize {
             | InnerResponse::ViewConfirmed
             | InnerResponse::MirrorWait
             | InnerResponse::MirrorPart(_) => BASE,
+            InnerResponse::Held(held) => siblings(&held.set) + held.seen.len() * 16 + BASE,
             InnerResponse::MirrorPage(page) => page.shipped_bytes() + BASE,
             InnerResponse::MirrorCut { offer } => {
                 offer.as_ref().map_or(0, |(cut, _)| cut.pins.len() * 8) + BASE

@@ -149,7 +149,7 @@ impl Core {
         if let Request::AtHome(inner) = request {
             return Some(*inner);
         }
-        let request = self.inner_to_node(now, from.0, request, out)?;
+        let request = self.inner_to_node(now, from, request, out)?;
         self.at_mirror(now, from, request, out)
     }
 
@@ -191,7 +191,7 @@ impl Core {
             | Request::AtHome(_)
             | Request::Mirrors { .. } => return Some(request),
         };
-        if !self.mirrors(keyspace) {
+        if !self.mirrors(keyspace) || asks_zones(&request) {
             return Some(request);
         }
         let shard = request.shard(&self.catalog);
@@ -200,7 +200,7 @@ impl Core {
             bounded: false,
             origin,
             deadline_ns,
-            group: self.own_group(keyspace, shard).unwrap_or(GroupId::CONTROL),
+            group: self.home_group(keyspace, shard),
         };
         let answered = if let Request::Read(read) = request
             && shown
@@ -217,8 +217,13 @@ impl Core {
         None
     }
 
+    /// The group that a mirror is of.
+    pub(crate) fn home_group(&self, keyspace: KeyspaceId, shard: ShardId) -> GroupId {
+        self.own_group(keyspace, shard).unwrap_or(GroupId::CONTROL)
+    }
+
     /// The pointer is read here, once for the request, unless the request names a generation.
-    fn mirror_read(
+    pub(crate) fn mirror_read(
         &mut self,
         routed: &Routed,
         shard: ShardId,
@@ -308,6 +313,11 @@ impl Core {
             age_ms: self.mirror_age(now, keyspace).unwrap_or(by_clock_ms),
         }))
     }
+}
+
+/// What several zones are asked for, whichever of them is asked.
+fn asks_zones(request: &Request) -> bool {
+    matches!(request, Request::Read(read) if matches!(read.level, ReadLevel::Zones { .. }))
 }
 
 const fn asks_mirror(level: ReadLevel) -> bool {
