@@ -180,6 +180,7 @@ mod tests {
             sealing,
             finals: [].into(),
             ready: [].into(),
+            promotion: None,
         });
         vec![old, keyspace(successor, Some(1))]
     }

@@ -77,7 +77,7 @@ impl<'a> App<'a> {
         level: Option<ReadLevel>,
         session: &Session,
     ) -> Result<ReadOptions, Failure> {
-        let level = level.unwrap_or_default();
+        let level = level.unwrap_or(ReadLevel::OfKeyspace);
         if level == ReadLevel::Session && self.settings.session.is_none() {
             return Err(Failure::usage("--level session needs --session FILE|TOKEN"));
         }

@@ -36,6 +36,25 @@ pub(crate) fn short(bytes: &[u8]) -> String {
     format!("\"{shown}\"")
 }
 
+/// Milliseconds as a flag takes them; nothing for none.
+pub(crate) fn millis(ms: u64) -> String {
+    match ms {
+        0 => String::new(),
+        ms if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// The default read level of a keyspace, as `--level` takes it.
+pub(crate) fn read_level(policy: &admin::Policy) -> String {
+    match policy.read_level.as_str() {
+        "" => "linearizable".to_owned(),
+        "bounded" => format!("bounded:{}", millis(policy.read_max_age_ms)),
+        "zones" => format!("zones:{}", policy.read_zones),
+        word => word.to_owned(),
+    }
+}
+
 /// `12 ms`, `3.4 s`, `5 min`, `2 h`, `3 d`.
 pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();

@@ -8,11 +8,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::{
     Error, LeaseRef, ReadLevel, Receipt, ServedBy, SessionToken, Sibling, Versions, WatchEvent,
-    WriteLevel, Written,
+    WriteLevel, Written, ZoneMirrored,
 };
 use serde_json::{Map, Value, json};
 
 use crate::exit::Failure;
+use crate::human;
 
 /// Sets `name`, or `name_base64` when the bytes are not UTF-8.
 pub(crate) fn set_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
@@ -46,6 +47,7 @@ pub(crate) fn time(ms: u64) -> String {
 
 pub(crate) fn read_level(level: ReadLevel) -> String {
     match level {
+        ReadLevel::OfKeyspace => "default".to_owned(),
         ReadLevel::Linearizable => "linearizable".to_owned(),
         ReadLevel::Eventual => "eventual".to_owned(),
         ReadLevel::Session => "session".to_owned(),
@@ -131,8 +133,19 @@ pub(crate) fn versions(versions: &Versions) -> Value {
     });
     if let (false, Some(object)) = (versions.zones.is_empty(), rest.as_object_mut()) {
         object.insert("zones".to_owned(), versions.zones.clone().into());
+        let mirrors = versions.mirrors.iter().map(zone_mirrored);
+        object.insert("mirrors".to_owned(), mirrors.collect());
     }
     with_key(&versions.key, of_mirror(versions, rest))
+}
+
+fn zone_mirrored(shown: &ZoneMirrored) -> Value {
+    json!({
+        "zone": shown.zone,
+        "generation": shown.mirror.generation,
+        "cut_time_ms": shown.mirror.cut_time_ms,
+        "age_ms": millis(shown.age),
+    })
 }
 
 /// What a mirror says of itself, beside the rest.
@@ -261,6 +274,8 @@ pub(crate) fn keyspace(keyspace: &admin::Keyspace) -> Value {
         for (name, word) in words.into_iter().filter(|(_, word)| !word.is_empty()) {
             object.insert(name.to_owned(), word.clone().into());
         }
+        let read_level = human::read_level(policy);
+        object.insert("read_level".to_owned(), read_level.into());
         let times = [
             ("interval_ms", policy.interval_ms),
             ("max_lag_ms", policy.max_lag_ms),
@@ -444,6 +459,7 @@ mod tests {
             staleness: Some(Duration::ZERO),
             zones: Vec::new(),
             mirror: None,
+            mirrors: Vec::new(),
             session: SessionToken::default(),
         }
     }

@@ -381,3 +381,34 @@ async fn what_is_refused_exits_with_seven_and_what_makes_no_sense_with_two() {
     bench.expect(2, &["get", "k", "--level", "newest"]).await;
     bench.expect(1, &["get", "k", "--zone", "nowhere"]).await;
 }
+
+#[tokio::test]
+async fn a_keyspace_is_created_with_a_default_read_level_and_shown_with_it() {
+    let bench = Bench::new().await;
+    for level in ["session", "bounded:500ms", "eventual", "zones:2"] {
+        let flags = ["keyspace", "create", "k", "--read-level", level];
+        let created = bench.expect(0, &flags).await;
+        assert!(
+            created.contains(&format!("--read-level {level}")),
+            "{created}"
+        );
+        let listed = bench.expect(0, &["--json", "keyspace", "list"]).await;
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        assert_eq!(listed["read_level"], level);
+    }
+    bench.expect(0, &["keyspace", "create", "k"]).await;
+    let shown = bench.expect(0, &["--json", "keyspace", "show", "k"]).await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["read_level"], "linearizable");
+    let newest = ["keyspace", "create", "k", "--read-level", "newest"];
+    bench.expect(2, &newest).await;
+    let both = [
+        "keyspace",
+        "alter",
+        "k",
+        "--cancel",
+        "--read-level",
+        "session",
+    ];
+    bench.expect(2, &both).await;
+}

@@ -161,7 +161,7 @@ impl<'a> Execution<'a> {
             && op_id.is_none()
         {
             let stamp_ms = node.link.stamp_ms(until).await?;
-            *op_id = Some(OpId::random(stamp_ms).to_wire());
+            *op_id = Some(OpId::fresh(stamp_ms).to_wire());
         }
         Ok(())
     }

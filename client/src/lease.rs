@@ -231,7 +231,7 @@ impl Client {
         let deadline = began + options.wait.max(self.inner().timeout);
         let op_id = match options.op_id {
             Some(op_id) => op_id,
-            None => OpId::random(self.stamp_ms(&name, deadline).await?),
+            None => OpId::fresh(self.stamp_ms(&name, deadline).await?),
         };
         let mut unknown = false;
         let mut attempts = 0;

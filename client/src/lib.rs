@@ -39,7 +39,7 @@ pub use error::{Effect, Error, ErrorKind};
 pub use ids::{Context, OpId, Revision, SessionToken, TokenError};
 pub use lease::{Lease, LeaseHeld, LeaseOptions, LeaseRef, LeaseShown};
 pub use options::{Intent, OnBehind, ReadLevel, ReadOptions, ScanQuery, WriteLevel, WriteOptions};
-pub use results::{MirrorStamp, Page, Receipt, ServedBy, Sibling, Versions, Written};
+pub use results::{MirrorStamp, Page, Receipt, ServedBy, Sibling, Versions, Written, ZoneMirrored};
 pub use scan::Scan;
 pub use session::Session;
 pub use transaction::{

@@ -11,8 +11,10 @@ use crate::lease::LeaseRef;
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadLevel {
-    /// The newest committed value.
+    /// What the keyspace says for reads that name no level; linearizable, unless its operator has chosen another.
     #[default]
+    OfKeyspace,
+    /// The newest committed value.
     Linearizable,
     /// Whatever the nearest replica holds.
     Eventual,
@@ -28,7 +30,8 @@ impl ReadLevel {
     pub(crate) fn to_wire(self) -> Option<wire::ReadLevel> {
         use wire::read_level::Kind;
         let (kind, max_age_ms, zones) = match self {
-            Self::Linearizable => return None,
+            Self::OfKeyspace => return None,
+            Self::Linearizable => (Kind::Linearizable, 0, 0),
             Self::Eventual => (Kind::Eventual, 0, 0),
             Self::Session => (Kind::Session, 0, 0),
             Self::Bounded(age) => (Kind::Bounded, millis(age), 0),
@@ -45,7 +48,7 @@ impl ReadLevel {
     pub(crate) fn from_wire(level: Option<&wire::ReadLevel>) -> Self {
         use wire::read_level::Kind;
         let Some(level) = level else {
-            return Self::Linearizable;
+            return Self::OfKeyspace;
         };
         match level.kind() {
             Kind::Linearizable => Self::Linearizable,
@@ -270,6 +273,7 @@ mod tests {
     #[test]
     fn levels_survive_the_wire() {
         for level in [
+            ReadLevel::OfKeyspace,
             ReadLevel::Linearizable,
             ReadLevel::Eventual,
             ReadLevel::Session,

@@ -44,6 +44,27 @@ impl MirrorStamp {
     }
 }
 
+/// What the mirror in one zone has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneMirrored {
+    /// The zone.
+    pub zone: String,
+    /// What it has shown.
+    pub mirror: MirrorStamp,
+    /// How old that was.
+    pub age: Duration,
+}
+
+impl ZoneMirrored {
+    fn from_wire(wire: wire::ZoneMirrored) -> Self {
+        Self {
+            zone: wire.zone,
+            mirror: *MirrorStamp::boxed(wire.mirror.unwrap_or_default()),
+            age: Duration::from_millis(wire.age_ms),
+        }
+    }
+}
+
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sibling {
@@ -105,6 +126,8 @@ pub struct Versions {
     pub zones: Vec<String>,
     /// What it is of, when a mirror answered.
     pub mirror: Option<Box<MirrorStamp>>,
+    /// At the level zones: what the mirrors among these zones have shown.
+    pub mirrors: Vec<ZoneMirrored>,
     /// The session token to go on with.
     pub session: SessionToken,
 }
@@ -134,6 +157,11 @@ impl Versions {
             staleness: staleness(wire.staleness_ms, wire.staleness_unknown),
             zones: wire.zones,
             mirror: wire.mirror.map(MirrorStamp::boxed),
+            mirrors: wire
+                .mirrors
+                .into_iter()
+                .map(ZoneMirrored::from_wire)
+                .collect(),
             session: wire.session.into(),
         }
     }
@@ -224,6 +252,7 @@ impl Page {
             served_by: served_by.clone(),
             staleness,
             zones: Vec::new(),
+            mirrors: Vec::new(),
             mirror: mirror.clone(),
             session: session.clone(),
         });

@@ -337,6 +337,7 @@ mod tests {
                 age_ms: Some(100),
                 zones: Vec::new(),
                 held: Vec::new(),
+                mirrors: Vec::new(),
             }))),
             ..write(client, at_ms, 99, 1)
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use meridian_client::{Error, Intent, ReadOptions, WriteOptions, Written};
+use meridian_client::{Error, Intent, ReadLevel, ReadOptions, WriteOptions, Written};
 use rand::rngs::SmallRng;
 
 use super::crew::{self, Worker};
@@ -89,7 +89,12 @@ impl Client {
 
     /// A read has no effect: one without an answer failed.
     async fn get(&mut self, key: u64, name: String, record: &mut Record) -> Status {
-        let Ok(versions) = self.session.client.get(name, &ReadOptions::default()).await else {
+        let Ok(versions) = self
+            .session
+            .client
+            .get(name, &ReadOptions::level(ReadLevel::Linearizable))
+            .await
+        else {
             return Status::Fail;
         };
         let value = self.session.value(&versions);

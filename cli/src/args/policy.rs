@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use meridian_client::ReadLevel;
 use meridian_client::proto::admin::v1 as wire;
 
 use crate::parse;
@@ -71,6 +72,9 @@ pub(crate) struct PolicyArgs {
     /// Async with --max-lag: what becomes of writes past it
     #[arg(long, value_enum)]
     pub(crate) on_breach: Option<OnBreach>,
+    /// For reads that name no level: linearizable (from the start), session, bounded:500ms, eventual, zones:N
+    #[arg(long, value_name = "LEVEL", value_parser = parse::read_level)]
+    pub(crate) read_level: Option<ReadLevel>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -85,6 +89,7 @@ pub(crate) struct AlterArgs {
     /// Give up an alter that is under way
     #[arg(long, conflicts_with_all = [
         "mode", "zones", "ack", "on_zone_loss", "home", "interval", "max_lag", "on_breach", "no_max_lag",
+        "read_level",
     ])]
     pub(crate) cancel: bool,
     /// Do not wait: it goes on in the background
@@ -98,6 +103,7 @@ pub(crate) struct AlterArgs {
 impl PolicyArgs {
     /// As it is sent: what was not said is left to the node.
     pub(crate) fn to_wire(&self) -> wire::Policy {
+        let (read_level, read_max_age_ms, read_zones) = read_level(self.read_level);
         wire::Policy {
             mode: word(self.mode),
             zones: self.zones.clone(),
@@ -108,7 +114,22 @@ impl PolicyArgs {
             max_lag_ms: millis(self.max_lag),
             on_breach: word(self.on_breach),
             epoch: 0,
+            read_level: read_level.to_owned(),
+            read_max_age_ms,
+            read_zones,
         }
+    }
+}
+
+/// The word of a level, its age and its zones.
+fn read_level(level: Option<ReadLevel>) -> (&'static str, u64, u32) {
+    match level {
+        None | Some(ReadLevel::OfKeyspace) => ("", 0, 0),
+        Some(ReadLevel::Linearizable) => ("linearizable", 0, 0),
+        Some(ReadLevel::Session) => ("session", 0, 0),
+        Some(ReadLevel::Bounded(age)) => ("bounded", millis(Some(age)), 0),
+        Some(ReadLevel::Eventual) => ("eventual", 0, 0),
+        Some(ReadLevel::Zones(zones)) => ("zones", 0, zones),
     }
 }
 
@@ -148,6 +169,22 @@ mod tests {
         };
         assert_eq!(said.to_wire(), wire);
         assert_eq!(PolicyArgs::default().to_wire(), wire::Policy::default());
+    }
+
+    #[test]
+    fn a_read_level_is_sent_with_its_age_or_its_zones() {
+        let sent = |level| {
+            let args = PolicyArgs {
+                read_level: Some(level),
+                ..PolicyArgs::default()
+            };
+            let sent = args.to_wire();
+            (sent.read_level, sent.read_max_age_ms, sent.read_zones)
+        };
+        let bounded = ReadLevel::Bounded(Duration::from_millis(500));
+        assert_eq!(sent(bounded), ("bounded".to_owned(), 500, 0));
+        assert_eq!(sent(ReadLevel::Zones(2)), ("zones".to_owned(), 0, 2));
+        assert_eq!(sent(ReadLevel::Eventual), ("eventual".to_owned(), 0, 0));
     }
 
     #[test]

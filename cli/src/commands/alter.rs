@@ -22,7 +22,7 @@ pub(super) async fn run(app: &mut App<'_>, admin: &Admin, alter: AlterArgs) -> O
         ..wire::KeyspaceAlterRequest::default()
     };
     let wait = (!alter.no_wait && !alter.cancel).then_some(alter.wait);
-    let keyspace = carry_out(app, admin, request, wait).await?;
+    let keyspace = Box::pin(carry_out(app, admin, request, wait)).await?;
     super::keyspace::show(app, &[keyspace])?;
     Ok(Done::AsAsked)
 }

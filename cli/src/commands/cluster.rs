@@ -1,5 +1,7 @@
 //! `status` and `health`: every node is asked.
 
+use std::time::Duration;
+
 use meridian_client::proto::admin::v1 as wire;
 use meridian_client::{Error, Health, NodeAdmin};
 use serde_json::{Value, json};
@@ -59,6 +61,7 @@ fn node_json((node, answer): &Answered) -> Value {
             "groups_led": groups(status).1,
             "groups_without_leader": groups(status).2,
             "degraded": degraded(status),
+            "breach": breaches(status),
             "unconnected_peers": unconnected(status),
             "differences": status.differences,
         }),
@@ -91,9 +94,38 @@ fn degraded(status: &wire::StatusResponse) -> Vec<Value> {
     degraded.collect()
 }
 
+/// Keyspaces that are past their bound on lag, each with how far the slowest zone is behind.
+fn breaches(status: &wire::StatusResponse) -> Vec<Value> {
+    let breaches = status.keyspaces.iter().filter_map(|keyspace| {
+        let lag_ms = keyspace.breach_lag_ms;
+        let name = &keyspace.keyspace.as_ref()?.name;
+        (lag_ms > 0).then(|| json!({"keyspace": name, "lag_ms": lag_ms}))
+    });
+    breaches.collect()
+}
+
 fn unconnected(status: &wire::StatusResponse) -> Vec<&str> {
     let peers = status.peers.iter().filter(|peer| !peer.connected);
     peers.map(|peer| peer.node.as_str()).collect()
+}
+
+/// What a node says of a keyspace that is not as it should be, a line each.
+fn warnings(node: &str, status: &wire::KeyspaceStatus) -> Vec<String> {
+    let Some(keyspace) = &status.keyspace else {
+        return Vec::new();
+    };
+    let (name, zones) = (&keyspace.name, status.degraded_zones.join(", "));
+    let mut warnings = Vec::new();
+    if !zones.is_empty() {
+        warnings.push(format!("\n{node}: {name} is degraded, without {zones}"));
+    }
+    if status.breach_lag_ms > 0 {
+        let lag = human::age(Duration::from_millis(status.breach_lag_ms));
+        warnings.push(format!(
+            "\n{node}: {name} is past its bound on lag, some zone is {lag} behind"
+        ));
+    }
+    warnings
 }
 
 fn as_text(topology: &wire::TopologyResponse, nodes: &[Answered]) -> String {
@@ -106,7 +138,12 @@ fn as_text(topology: &wire::TopologyResponse, nodes: &[Answered]) -> String {
         .iter()
         .map(|keyspace| {
             let (name, mode, shards) = (&keyspace.name, &keyspace.mode, keyspace.shards);
-            format!("  {name} ({mode}, {shards} shards)")
+            let policy = keyspace.policy.clone().unwrap_or_default();
+            let read_level = match human::read_level(&policy) {
+                level if level == "linearizable" => String::new(),
+                level => format!(", reads {level}"),
+            };
+            format!("  {name} ({mode}, {shards} shards{read_level})")
         })
         .collect();
     let mut text = format!(
@@ -117,14 +154,7 @@ fn as_text(topology: &wire::TopologyResponse, nodes: &[Answered]) -> String {
     );
     for (node, answer) in nodes {
         for keyspace in answer.iter().flat_map(|status| &status.keyspaces) {
-            let zones = keyspace.degraded_zones.join(", ");
-            if let Some(named) = keyspace.keyspace.as_ref().filter(|_| !zones.is_empty()) {
-                let line = format!(
-                    "\n{}: {} is degraded, without {zones}",
-                    node.node, named.name
-                );
-                text.push_str(&line);
-            }
+            text.extend(warnings(&node.node, keyspace));
         }
         for difference in answer.iter().flat_map(|status| &status.differences) {
             text.extend(["\n", &node.node, ": ", difference]);
@@ -192,5 +222,38 @@ pub(crate) async fn health(app: &mut App<'_>) -> Outcome {
         Ok(Done::AsAsked)
     } else {
         Err(Failure::incomplete())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyspace_past_its_bound_or_degraded_is_named_and_one_that_is_well_is_not() {
+        let well = wire::KeyspaceStatus {
+            keyspace: Some(wire::Keyspace {
+                name: "k".to_owned(),
+                ..wire::Keyspace::default()
+            }),
+            ..wire::KeyspaceStatus::default()
+        };
+        assert!(warnings("n1", &well).is_empty());
+        let ill = wire::KeyspaceStatus {
+            degraded_zones: vec!["a".to_owned()],
+            breach_lag_ms: 7_000,
+            ..well
+        };
+        let said = warnings("n1", &ill).concat();
+        assert!(said.contains("k is degraded, without a"), "{said}");
+        assert!(said.contains("k is past its bound on lag"), "{said}");
+        let status = wire::StatusResponse {
+            keyspaces: vec![ill],
+            ..wire::StatusResponse::default()
+        };
+        assert_eq!(
+            breaches(&status),
+            [json!({"keyspace": "k", "lag_ms": 7_000})]
+        );
     }
 }

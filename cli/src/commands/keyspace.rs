@@ -36,7 +36,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: KeyspaceCommand) -> Outcome 
             wait_until_known(app, &admin, &request.name).await;
             created.keyspace.into_iter().collect()
         }
-        KeyspaceCommand::Alter(args) => return alter::run(app, &admin, args).await,
+        KeyspaceCommand::Alter(args) => return Box::pin(alter::run(app, &admin, args)).await,
         KeyspaceCommand::Show { name } => {
             let request = wire::KeyspaceShowRequest { name };
             let shown = admin
@@ -116,17 +116,14 @@ pub(crate) async fn failover(
         no_wait: false,
         wait,
     };
-    alter::run(app, &admin, args).await
+    Box::pin(alter::run(app, &admin, args)).await
 }
 
 /// What its policy says beyond the mode, as the flags that would say it.
 fn details(keyspace: &wire::Keyspace) -> String {
     let policy = keyspace.policy.clone().unwrap_or_default();
-    let millis = |ms: u64| match ms {
-        0 => String::new(),
-        ms if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
-        ms => format!("{ms}ms"),
-    };
+    let millis = human::millis;
+    let read_level = Some(human::read_level(&policy)).filter(|level| level != "linearizable");
     let flags = [
         ("zones", policy.zones.join(",")),
         ("ack", policy.ack),
@@ -135,6 +132,7 @@ fn details(keyspace: &wire::Keyspace) -> String {
         ("interval", millis(policy.interval_ms)),
         ("max-lag", millis(policy.max_lag_ms)),
         ("on-breach", policy.on_breach),
+        ("read-level", read_level.unwrap_or_default()),
     ];
     let said = flags.iter().filter(|(_, value)| !value.is_empty());
     let mut said: Vec<_> = said

@@ -11,7 +11,7 @@ pub(crate) async fn run(app: &mut App<'_>, command: MirrorCommand) -> Outcome {
     let (keyspace, now) = match command {
         MirrorCommand::Status { keyspace } => (keyspace, false),
         MirrorCommand::Now { keyspace } => (keyspace, true),
-        MirrorCommand::Promote(args) => return super::promote::promote(app, args).await,
+        MirrorCommand::Promote(args) => return Box::pin(super::promote::promote(app, args)).await,
     };
     let admin = app.client().await?.admin();
     let request = wire::MirrorRequest {

@@ -20,7 +20,7 @@ pub(super) async fn promote(app: &mut App<'_>, args: PromoteArgs) -> Outcome {
         ..wire::KeyspaceAlterRequest::default()
     };
     let wait = (!args.no_wait && !args.cancel).then_some(args.wait);
-    let keyspace = alter::carry_out(app, &admin, request, wait).await?;
+    let keyspace = Box::pin(alter::carry_out(app, &admin, request, wait)).await?;
     super::keyspace::show(app, std::slice::from_ref(&keyspace))?;
     if let Some(divergence) = keyspace.divergence.as_ref().filter(|_| !app.out.json) {
         app.out
@@ -38,7 +38,7 @@ pub(super) async fn divergence(app: &mut App<'_>, args: DivergenceArgs) -> Outco
             give_up_return: true,
             ..wire::KeyspaceAlterRequest::default()
         };
-        alter::carry_out(app, &admin, request, None).await?;
+        Box::pin(alter::carry_out(app, &admin, request, None)).await?;
     }
     let request = wire::KeyspaceShowRequest {
         name: args.keyspace.clone(),

@@ -36,6 +36,8 @@ pub(crate) struct Kept {
     counter: u64,
     /// The lease that stands, if one does.
     pub(crate) lease: Option<kv::LeaseRef>,
+    /// As it was created and altered.
+    keyspace: admin::Keyspace,
 }
 
 #[derive(Clone)]
@@ -390,11 +392,40 @@ impl Admin for Node {
         }))
     }
 
+    async fn keyspace_create(
+        &self,
+        request: Request<admin::KeyspaceCreateRequest>,
+    ) -> Unary<admin::KeyspaceCreateResponse> {
+        let asked = request.into_inner();
+        let mut kept = self.kept.lock().unwrap();
+        kept.keyspace = admin::Keyspace {
+            name: asked.name,
+            mode: "async".to_owned(),
+            policy: asked.policy,
+            ..admin::Keyspace::default()
+        };
+        let keyspace = Some(kept.keyspace.clone());
+        Ok(Response::new(admin::KeyspaceCreateResponse { keyspace }))
+    }
+
+    async fn keyspace_show(
+        &self,
+        _: Request<admin::KeyspaceShowRequest>,
+    ) -> Unary<admin::KeyspaceShowResponse> {
+        let keyspace = Some(self.kept.lock().unwrap().keyspace.clone());
+        Ok(Response::new(admin::KeyspaceShowResponse { keyspace }))
+    }
+
+    async fn keyspace_list(
+        &self,
+        _: Request<admin::KeyspaceListRequest>,
+    ) -> Unary<admin::KeyspaceListResponse> {
+        let keyspaces = vec![self.kept.lock().unwrap().keyspace.clone()];
+        Ok(Response::new(admin::KeyspaceListResponse { keyspaces }))
+    }
+
     not_served! {
         status: admin::StatusRequest => admin::StatusResponse;
-        keyspace_create: admin::KeyspaceCreateRequest => admin::KeyspaceCreateResponse;
-        keyspace_show: admin::KeyspaceShowRequest => admin::KeyspaceShowResponse;
-        keyspace_list: admin::KeyspaceListRequest => admin::KeyspaceListResponse;
         mirror: admin::MirrorRequest => admin::MirrorResponse;
         keyspace_alter: admin::KeyspaceAlterRequest => admin::KeyspaceAlterResponse;
         returned: admin::ReturnedRequest => admin::ReturnedResponse;

@@ -126,6 +126,7 @@ fn own_versions(key: Bytes, value: Option<Bytes>) -> Versions {
         staleness: Some(Duration::ZERO),
         zones: Vec::new(),
         mirror: None,
+        mirrors: Vec::new(),
         session: SessionToken::default(),
     }
 }

@@ -177,6 +177,9 @@ impl Core {
 
     /// Says what waited for zones and waits no longer.
     pub(crate) fn release_acks(&mut self, now: Now, id: GroupId, out: &mut Outputs) {
+        if id.spans_zones() {
+            self.level_writes(id, out);
+        }
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.has_acks()) else {
             return;
         };

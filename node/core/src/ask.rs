@@ -150,11 +150,11 @@ impl Core {
         }
     }
 
-    /// A question for the mirrors' sake that is for this node, whoever leads; anything else is handed back.
+    /// A question for mirrors or replicas that is for this node, whoever leads; anything else is handed back.
     pub(crate) fn inner_to_node(
         &mut self,
         now: Now,
-        origin: Origin,
+        (origin, deadline_ns): (Origin, u64),
         request: Request,
         out: &mut Outputs,
     ) -> Option<Request> {
@@ -172,6 +172,11 @@ impl Core {
             InnerRequest::MirrorPointer { keyspace } => {
                 self.mirror_pointer(now, origin, keyspace, out);
             }
+            InnerRequest::Held {
+                keyspace,
+                shard,
+                key,
+            } => self.held_asked((now, origin, deadline_ns), (keyspace, shard, key), out),
             InnerRequest::Prepare(_)
             | InnerRequest::Resolve { .. }
             | InnerRequest::Inquire { .. }
@@ -219,7 +224,8 @@ impl Core {
             // These are answered before a group is looked for.
             InnerRequest::MirrorFetch(_)
             | InnerRequest::MirrorReceive { .. }
-            | InnerRequest::MirrorPointer { .. } => {}
+            | InnerRequest::MirrorPointer { .. }
+            | InnerRequest::Held { .. } => {}
         }
     }
 

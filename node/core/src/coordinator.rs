@@ -397,7 +397,8 @@ impl Core {
                     self.stage(id, Stage::Told, out);
                     self.settle(now, (group, id), out);
                 }
-                answer_once(&mut open, Ok(Response::Transacted(transacted)), out);
+                let origins = std::mem::take(&mut open.origins);
+                self.say_decided(now, (group, open.deadline_ns), (origins, transacted), out);
             }
             Ok(_) => {
                 let op_id = open.transaction.op_id;

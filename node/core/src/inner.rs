@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{KeyspaceId, NodeId, ShardId};
 use crate::keys::MirrorPointer;
+use crate::levels::Held;
 use crate::mirror::{Cut, MirrorPage, Order, PartReport, ZoneReport};
 use crate::request::{Read, Request, Response};
 use crate::transaction::TransactionId;
@@ -72,6 +73,15 @@ pub enum InnerRequest {
         shard: ShardId,
         /// What is read.
         read: Box<Read>,
+    },
+    /// To a node: what its zone holds of a key, in a keyspace whose zones go by one log.
+    Held {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The shard.
+        shard: ShardId,
+        /// The key.
+        key: Bytes,
     },
     /// A shard's part of a view is no longer needed.
     ViewDrop {
@@ -177,6 +187,8 @@ pub enum InnerResponse {
         /// How old its data is as to each other zone it knows that of, in milliseconds.
         ages: Vec<(ZoneId, u64)>,
     },
+    /// What a replica holds of a key.
+    Held(Box<Held>),
     /// The newest cut that the zone does not show, and how old it is in milliseconds.
     MirrorCut {
         /// Both, if there is one.
@@ -211,6 +223,9 @@ impl InnerRequest {
                 keyspace, shard, ..
             }
             | Self::Measure { keyspace, shard }
+            | Self::Held {
+                keyspace, shard, ..
+            }
             | Self::ViewDrop {
                 keyspace, shard, ..
             }

@@ -164,6 +164,10 @@ pub const MAX_LAG_MS_MIN: u64 = 100;
 /// that has forwarded it is to hear so before it gives up.
 pub const LEVEL_MARGIN_MS: u64 = 100;
 
+/// How much earlier still where the node that forwarded it may be in another zone, in milliseconds: its question and the
+/// answer were both on their way, one of them after its own time had begun.
+pub const LEVEL_MARGIN_ACROSS_MS: u64 = 200;
+
 /// Reads of several zones under way in one core: each holds the sets of a key.
 pub const ZONE_READS_MAX: usize = 4096;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::limits::{MAX_LAG_MS_MIN, MIRROR_INTERVAL_MS_MAX, MIRROR_INTERVAL_MS_MIN};
+use crate::request::ReadLevel;
 
 /// Zones a sync keyspace needs: with fewer, one zone has half of the voters or more, and some majority lies in one zone
 /// (protocol rule 19).
@@ -80,6 +81,41 @@ pub enum OnBreach {
     Reject,
 }
 
+/// How fresh a read must be that does not say: one of the levels that a client may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DefaultLevel {
+    /// [`ReadLevel::Linearizable`].
+    #[default]
+    Linearizable,
+    /// [`ReadLevel::Session`].
+    Session,
+    /// [`ReadLevel::Bounded`].
+    Bounded {
+        /// Milliseconds, more than 0.
+        max_age_ms: u64,
+    },
+    /// [`ReadLevel::Eventual`].
+    Eventual,
+    /// [`ReadLevel::Zones`].
+    Zones {
+        /// How many, of those of the keyspace.
+        count: u16,
+    },
+}
+
+impl DefaultLevel {
+    /// The level of a read.
+    pub const fn level(self) -> ReadLevel {
+        match self {
+            Self::Linearizable => ReadLevel::Linearizable,
+            Self::Session => ReadLevel::Session,
+            Self::Bounded { max_age_ms } => ReadLevel::Bounded { max_age_ms },
+            Self::Eventual => ReadLevel::Eventual,
+            Self::Zones { count } => ReadLevel::Zones { count },
+        }
+    }
+}
+
 /// What an operator has chosen for a keyspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -99,6 +135,8 @@ pub struct Policy {
     pub max_lag_ms: Option<u64>,
     /// Async with `max_lag_ms` only.
     pub on_breach: OnBreach,
+    /// For reads that name no level. No group has anything to do with it.
+    pub read_level: DefaultLevel,
     /// Grows with each alter, failover and promotion: receipts, tokens and revisions compare by it first.
     pub epoch: u64,
 }
@@ -123,12 +161,34 @@ impl Policy {
                 "the home zone {home} is not one of the keyspace's zones"
             )));
         }
+        self.check_read_level()?;
         match self.mode {
             Mode::Async => self.settle_async()?,
             Mode::Sync => self.settle_sync()?,
             Mode::Snapshot => self.settle_snapshot(near)?,
         }
         Ok(self)
+    }
+
+    fn check_read_level(&self) -> Result<(), Error> {
+        match self.read_level {
+            DefaultLevel::Zones { count }
+                if count == 0 || usize::from(count) > self.zones.len() =>
+            {
+                Err(refused(format!(
+                    "the keyspace is in {} zones, which a read of {count} zones cannot be of",
+                    self.zones.len()
+                )))
+            }
+            DefaultLevel::Bounded { max_age_ms: 0 } => Err(refused(
+                "a bound of 0 ms on the age; linearizable is the level that means it",
+            )),
+            DefaultLevel::Linearizable
+            | DefaultLevel::Session
+            | DefaultLevel::Bounded { .. }
+            | DefaultLevel::Eventual
+            | DefaultLevel::Zones { .. } => Ok(()),
+        }
     }
 
     fn settle_async(&self) -> Result<(), Error> {
@@ -252,6 +312,8 @@ pub struct PolicyChange {
     pub max_lag_ms: Option<Option<u64>>,
     /// See [`Policy::on_breach`].
     pub on_breach: Option<OnBreach>,
+    /// See [`Policy::read_level`].
+    pub read_level: Option<DefaultLevel>,
 }
 
 impl PolicyChange {
@@ -269,6 +331,7 @@ impl PolicyChange {
             Policy {
                 mode,
                 zones: old.zones.clone(),
+                read_level: old.read_level,
                 ..Policy::default()
             }
         };
@@ -281,6 +344,7 @@ impl PolicyChange {
             interval_ms: self.interval_ms.unwrap_or(kept.interval_ms),
             max_lag_ms: self.max_lag_ms.unwrap_or(kept.max_lag_ms),
             on_breach: self.on_breach.unwrap_or(kept.on_breach),
+            read_level: self.read_level.unwrap_or(kept.read_level),
             epoch: old.epoch.saturating_add(1),
         };
         policy.settle(catalog, near)
@@ -368,6 +432,18 @@ mod tests {
                 ..Policy::default()
             },
             Policy {
+                read_level: DefaultLevel::Zones { count: 4 },
+                ..Policy::default()
+            },
+            Policy {
+                read_level: DefaultLevel::Zones { count: 0 },
+                ..Policy::default()
+            },
+            Policy {
+                read_level: DefaultLevel::Bounded { max_age_ms: 0 },
+                ..Policy::default()
+            },
+            Policy {
                 mode: Mode::Snapshot,
                 zones: vec![ZoneId(1)],
                 home: Some(ZoneId(2)),
@@ -421,6 +497,31 @@ mod tests {
             ..PolicyChange::default()
         };
         assert!(altered(bad).is_err());
+    }
+
+    #[test]
+    fn a_default_read_level_is_altered_without_moving_groups_and_outlives_a_change_of_mode() {
+        let catalog = catalog(3);
+        let read_level = DefaultLevel::Zones { count: 3 };
+        let old = settle(Policy::default()).unwrap();
+        let change = PolicyChange {
+            read_level: Some(read_level),
+            ..PolicyChange::default()
+        };
+        let altered = change.apply(&old, &catalog, ZoneId(1)).unwrap();
+        assert!(altered.same_walls(&old));
+        assert_eq!(altered.read_level, read_level);
+        let mode = |mode, zones| PolicyChange {
+            mode: Some(mode),
+            zones,
+            ..PolicyChange::default()
+        };
+        let sync = mode(Mode::Sync, None);
+        let sync = sync.apply(&altered, &catalog, ZoneId(1)).unwrap();
+        assert_eq!(sync.read_level, read_level);
+        let fewer = mode(Mode::Snapshot, Some(vec![ZoneId(1), ZoneId(2)]));
+        let refused = fewer.apply(&altered, &catalog, ZoneId(1));
+        assert!(refused.is_err(), "three of two zones");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::ids::{GroupId, KeyspaceId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse};
 use crate::keys::{LeaseRecord, ReturnedCounts, ReturnedWrite};
 use crate::lease::{Holding, LeaseAcquire, LeaseRef};
-pub use crate::levels::{OnBehind, Session, Shown};
+pub use crate::levels::{Held, OnBehind, Session, Shown};
 use crate::mirror::{MirrorStamp, MirrorStatus, MirrorWant};
 use crate::transaction::{Compare, OpenView, Stamp, Transacted, Transaction};
 
@@ -548,4 +548,6 @@ pub struct GroupStatus {
     pub comparing: bool,
     /// Zones without which `ack = all` does for now.
     pub degraded: Vec<ZoneId>,
+    /// Age of the oldest effect that some zone lacks, while it is past the keyspace's bound and this node leads.
+    pub breach_ms: Option<u64>,
 }

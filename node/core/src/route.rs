@@ -14,7 +14,7 @@ use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, RequestId, ShardId};
 use crate::limits::{KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX};
 use crate::output::Outputs;
-use crate::request::{Query, Read, ReadLevel, Request, Response, Write};
+use crate::request::{GroupStatus, Query, Read, ReadLevel, Request, Response, Write};
 use crate::time::Now;
 use crate::waiting::{Origin, Waiter, What};
 
@@ -79,7 +79,11 @@ impl Core {
             | Request::KeyspaceDelete { .. }
             | Request::Reincarnate { .. } => Ok(GroupId::CONTROL),
             Request::Groups => {
-                let groups = self.groups.values().map(Group::status).collect();
+                let groups = self.groups.iter().map(|(id, group)| GroupStatus {
+                    breach_ms: self.levels.breach_ms(*id),
+                    ..group.status()
+                });
+                let groups = groups.collect();
                 Self::answer(origin, Ok(Response::Groups(groups)), out);
                 return;
             }

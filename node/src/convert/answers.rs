@@ -50,6 +50,7 @@ impl Scope<'_> {
             zones: Vec::new(),
             staleness_unknown: false,
             mirror: served.mirror.map(mirror_to_wire),
+            mirrors: Vec::new(),
         }
     }
 

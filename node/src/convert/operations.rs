@@ -60,7 +60,7 @@ impl<'a> Scope<'a> {
         check_key(&get.key)?;
         let shard = self.keyspace.shard_of(&get.key);
         let level = self.level_of_get(&get, shard)?;
-        let session = self.session_of(&get.session, get.level.as_ref(), shard)?;
+        let session = self.session_of(&get.session, (get.level.as_ref(), level), shard)?;
         let key = get.key.clone();
         let query = if get.stamped {
             Query::Examine { key }
@@ -83,10 +83,23 @@ impl<'a> Scope<'a> {
         })
     }
 
+    /// The level of a read: the one it names, or else the keyspace's. What is stamped can only be linearizable.
+    pub(crate) fn read_level(
+        &self,
+        named: Option<kv::ReadLevel>,
+        stamped: bool,
+    ) -> Result<ReadLevel, Failure> {
+        match named {
+            Some(named) => read_level(named),
+            None if stamped => Ok(ReadLevel::Linearizable),
+            None => Ok(self.keyspace.policy.read_level.level()),
+        }
+    }
+
     /// What a read of `shard` is to reflect: a view if one is named.
     fn level_of_get(&self, get: &kv::Get, shard: ShardId) -> Result<ReadLevel, Failure> {
         if get.view.is_empty() {
-            let level = read_level(get.level)?;
+            let level = self.read_level(get.level, get.stamped)?;
             check_stamped(get.stamped, level)?;
             return Ok(level);
         }
@@ -357,10 +370,9 @@ pub(crate) fn check_session(session: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The read level asked for, if it is offered.
-pub(crate) fn read_level(level: Option<kv::ReadLevel>) -> Result<ReadLevel, Failure> {
+/// The read level asked for, if there is one of that number.
+fn read_level(level: kv::ReadLevel) -> Result<ReadLevel, Failure> {
     use kv::read_level::Kind;
-    let level = level.unwrap_or_default();
     match Kind::try_from(level.kind) {
         Ok(Kind::Linearizable) => Ok(ReadLevel::Linearizable),
         Ok(Kind::Eventual) => Ok(ReadLevel::Eventual),

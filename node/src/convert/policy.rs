@@ -2,8 +2,8 @@
 
 use meridian_causal::ZoneId;
 use meridian_core::catalog::{
-    Ack, Alter, Catalog, Divergence, Keyspace, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange,
-    Returned,
+    Ack, Alter, Catalog, DefaultLevel, Divergence, Keyspace, Mode, OnBreach, OnZoneLoss, Policy,
+    PolicyChange, Returned,
 };
 use meridian_core::ids::GroupId;
 use meridian_core::request::AlterAsk;
@@ -42,6 +42,7 @@ pub(crate) fn from_wire(
         interval_ms: policy.interval_ms,
         max_lag_ms: (policy.max_lag_ms > 0).then_some(policy.max_lag_ms),
         on_breach: choice("on_breach", &policy.on_breach, &ON_BREACH)?,
+        read_level: default_level(&policy)?.unwrap_or_default(),
         epoch: 0,
     })
 }
@@ -76,6 +77,7 @@ pub(crate) fn change_from_wire(
             .map(Some)
             .or(no_max_lag.then_some(None)),
         on_breach: named_choice("on_breach", &policy.on_breach, &ON_BREACH)?,
+        read_level: default_level(policy)?,
     })
 }
 
@@ -110,6 +112,45 @@ pub(crate) fn ask_from_wire(
         return Ok(AlterAsk::Promote { zone, force });
     }
     Ok(AlterAsk::Change(change))
+}
+
+/// The default read level that a policy names, if it names one.
+fn default_level(policy: &pb::Policy) -> Result<Option<DefaultLevel>, Failure> {
+    let (max_age_ms, zones) = (policy.read_max_age_ms, policy.read_zones);
+    let level = match policy.read_level.as_str() {
+        "" => None,
+        "linearizable" => Some(DefaultLevel::Linearizable),
+        "session" => Some(DefaultLevel::Session),
+        "eventual" => Some(DefaultLevel::Eventual),
+        "bounded" => Some(DefaultLevel::Bounded { max_age_ms }),
+        "zones" => Some(DefaultLevel::Zones {
+            count: u16::try_from(zones)
+                .map_err(|_out_of_range| invalid(format!("a read level of {zones} zones")))?,
+        }),
+        word => {
+            return Err(invalid(format!(
+                "read_level is linearizable, session, bounded, eventual or zones, not {word:?}"
+            )));
+        }
+    };
+    let bounded = matches!(level, Some(DefaultLevel::Bounded { .. }));
+    let of_zones = matches!(level, Some(DefaultLevel::Zones { .. }));
+    if (max_age_ms > 0 && !bounded) || (zones > 0 && !of_zones) {
+        let message = "an age or a number of zones for a read level that has none";
+        return Err(invalid(message.to_owned()));
+    }
+    Ok(level)
+}
+
+/// The word of a default read level, with its age and its zones.
+const fn read_level_to_wire(level: DefaultLevel) -> (&'static str, u64, u16) {
+    match level {
+        DefaultLevel::Linearizable => ("linearizable", 0, 0),
+        DefaultLevel::Session => ("session", 0, 0),
+        DefaultLevel::Bounded { max_age_ms } => ("bounded", max_age_ms, 0),
+        DefaultLevel::Eventual => ("eventual", 0, 0),
+        DefaultLevel::Zones { count } => ("zones", 0, count),
+    }
 }
 
 fn named_choice<T: Copy>(field: &str, word: &str, words: &Words<T>) -> Result<Option<T>, Failure> {
@@ -214,6 +255,7 @@ fn to_wire(catalog: &Catalog, policy: &Policy) -> pb::Policy {
     let sync = policy.mode == Mode::Sync;
     let all = sync && policy.ack == Ack::All;
     let bounded = policy.max_lag_ms.is_some();
+    let (read_level, read_max_age_ms, read_zones) = read_level_to_wire(policy.read_level);
     let word = |told: bool, word: &'static str| if told { word.to_owned() } else { String::new() };
     pb::Policy {
         mode: policy.mode.name().to_owned(),
@@ -225,6 +267,9 @@ fn to_wire(catalog: &Catalog, policy: &Policy) -> pb::Policy {
         max_lag_ms: policy.max_lag_ms.unwrap_or_default(),
         on_breach: word(bounded, name_of(policy.on_breach, &ON_BREACH)),
         epoch: policy.epoch,
+        read_level: read_level.to_owned(),
+        read_max_age_ms,
+        read_zones: u32::from(read_zones),
     }
 }
 
@@ -305,6 +350,49 @@ mod tests {
         };
         let wire = to_wire(&catalog(), &policy);
         assert_eq!(read("async", wire).unwrap(), policy);
+    }
+
+    #[test]
+    fn a_default_read_level_survives_the_wire_and_an_alter_that_names_none_keeps_it() {
+        let levels = [
+            DefaultLevel::Linearizable,
+            DefaultLevel::Session,
+            DefaultLevel::Bounded { max_age_ms: 500 },
+            DefaultLevel::Eventual,
+            DefaultLevel::Zones { count: 2 },
+        ];
+        for read_level in levels {
+            let policy = Policy {
+                read_level,
+                ..Policy::default()
+            };
+            let wire = to_wire(&catalog(), &policy);
+            let change = change_from_wire(&catalog(), &wire, false).unwrap();
+            assert_eq!(change.read_level, Some(read_level));
+            assert_eq!(read("", wire).unwrap(), policy);
+        }
+        let unnamed = change_from_wire(&catalog(), &pb::Policy::default(), false).unwrap();
+        assert_eq!(unnamed.read_level, None);
+    }
+
+    #[test]
+    fn a_default_read_level_of_no_sense_is_refused() {
+        let policy = |read_level: &str, read_max_age_ms, read_zones| pb::Policy {
+            read_level: read_level.to_owned(),
+            read_max_age_ms,
+            read_zones,
+            ..pb::Policy::default()
+        };
+        for bad in [
+            policy("newest", 0, 0),
+            policy("eventual", 5, 0),
+            policy("session", 0, 2),
+            policy("zones", 0, 70_000),
+            policy("", 0, 2),
+        ] {
+            assert!(read("", bad.clone()).is_err(), "{bad:?}");
+            assert!(change_from_wire(&catalog(), &bad, false).is_err());
+        }
     }
 
     #[test]

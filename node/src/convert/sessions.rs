@@ -9,9 +9,11 @@ use meridian_causal::{SessionVector, VersionVector, ZoneId};
 use meridian_core::Error;
 use meridian_core::catalog::Catalog;
 use meridian_core::ids::{NodeId, ShardId};
-use meridian_core::request::{Answer, OnBehind, Receipt, Response, Session, Shown};
+use meridian_core::mirror::MirrorStamp;
+use meridian_core::request::{Answer, OnBehind, ReadLevel, Receipt, Response, Session, Shown};
 use meridian_proto::kv::v1 as kv;
 
+use super::answers::mirror_to_wire;
 use super::failure::Failure;
 use super::operations::{Scope, check_session};
 use crate::limits::SESSION_SIZE_BYTES_MAX;
@@ -61,21 +63,22 @@ impl Scope<'_> {
         opened.map_err(Failure::bad_token)
     }
 
-    /// The part of a session that a read of `shard` is told of.
+    /// The part of a session that a read of `shard` is told of. `named`: the level that the request names, `level`: the one
+    /// it is served at.
     pub(crate) fn session_of(
         &self,
         token: &[u8],
-        level: Option<&kv::ReadLevel>,
+        (named, level): (Option<&kv::ReadLevel>, ReadLevel),
         shard: ShardId,
     ) -> Result<Option<Box<Session>>, Failure> {
-        let behind = match level.map(kv::ReadLevel::on_behind).unwrap_or_default() {
+        let behind = match named.map(kv::ReadLevel::on_behind).unwrap_or_default() {
             kv::OnBehind::Wait => OnBehind::Wait,
             kv::OnBehind::Redirect => OnBehind::Redirect,
             kv::OnBehind::Fail => OnBehind::Fail,
         };
         let session = self.session(token)?;
         // What is not linearizable says how old it is.
-        let asked = level.is_some_and(|level| level.kind() != kv::read_level::Kind::Linearizable);
+        let asked = !matches!(level, ReadLevel::Linearizable | ReadLevel::View { .. });
         Ok((asked || session.is_some()).then(|| {
             let after = session.unwrap_or_default().of(shard.0);
             Box::new(Session { after, behind })
@@ -154,6 +157,12 @@ impl Scope<'_> {
         get.staleness_ms = shown.age_ms.unwrap_or(0);
         get.staleness_unknown = shown.age_ms.is_none();
         get.zones = self.zone_names(&shown.zones);
+        let mirrored = |(zone, stamp): &(ZoneId, MirrorStamp)| kv::ZoneMirrored {
+            zone: self.catalog.zones.get(zone).cloned().unwrap_or_default(),
+            mirror: Some(mirror_to_wire(*stamp)),
+            age_ms: stamp.age_ms,
+        };
+        get.mirrors = shown.mirrors.iter().map(mirrored).collect();
         for sibling in &mut get.siblings {
             let mut holders = shown.held.iter().filter(|(dot, _)| {
                 let named = sibling.dot.iter().chain(&sibling.dots);

@@ -6,8 +6,10 @@ use meridian_causal::{
 };
 use meridian_core::command::{Effect, WriteIntent};
 use meridian_core::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId, Side};
+use meridian_core::inner::InnerResponse;
 use meridian_core::message::{Admission, Exchange, Image, PeerMessage, Standing};
-use meridian_core::request::{Request, Write};
+use meridian_core::mirror::MirrorPage;
+use meridian_core::request::{Request, Response, Write};
 use meridian_proto::peer::v1 as pb;
 use proptest::prelude::*;
 use prost::Message as _;
@@ -83,6 +85,10 @@ fn pairs() -> impl Strategy<Value = Vec<(Bytes, Bytes)>> {
     prop::collection::vec((bytes(), bytes()), 0..4)
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each message, and nothing else"
+)]
 fn exchange() -> impl Strategy<Value = Exchange> {
     prop_oneof![
         (
@@ -346,12 +352,12 @@ fn a_message_packed_by_another_version_is_told_from_a_damaged_one() {
         })),
     };
     assert!(
-        peer::from_wire(forward(&[2, 0]))
+        peer::from_wire(forward(&[1, 0]))
             .unwrap_err()
             .is_other_version()
     );
     assert!(
-        !peer::from_wire(forward(&[1, 0xff]))
+        !peer::from_wire(forward(&[2, 0xff]))
             .unwrap_err()
             .is_other_version()
     );
@@ -381,4 +387,31 @@ fn unknown_raft_types_and_odd_sizes_are_refused() {
             .to_string(),
         "message is missing"
     );
+}
+
+#[test]
+fn a_page_to_a_mirror_weighs_what_is_told_of_it() {
+    for (key_bytes, packed_bytes) in [(0, 0), (1, 100), (16, 70_000), (4096, 1 << 20)] {
+        let page = MirrorPage {
+            received: VersionVector::new(),
+            same: Vec::new(),
+            source: Incarnation::from_raw(u64::MAX),
+            index: u64::MAX,
+            full: true,
+            from: vec![1; key_bytes].into(),
+            records: vec![2; packed_bytes].into(),
+            next: Some(vec![3; key_bytes].into()),
+        };
+        let told = page.shipped_bytes();
+        let answer: Response = InnerResponse::MirrorPage(Box::new(page)).into();
+        let message = PeerMessage::Forwarded {
+            id: RequestId(u64::MAX),
+            result: Box::new(Ok(answer)),
+        };
+        let sent = peer::to_wire(message).encoded_len();
+        assert!(
+            sent <= told && told < sent + 64,
+            "{told} told and {sent} sent"
+        );
+    }
 }

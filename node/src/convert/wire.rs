@@ -49,7 +49,7 @@ impl WireError {
 }
 
 /// Version of the fields that hold postcard.
-const PACKED_FORMAT: u8 = 1;
+const PACKED_FORMAT: u8 = 2;
 
 /// A format byte and postcard of `value`.
 pub(crate) fn pack<T: Serialize>(value: &T) -> Bytes {

@@ -115,6 +115,7 @@ fn inner_weight(inner: &InnerRequest) -> usize {
         | InnerRequest::ViewDrop { .. }
         | InnerRequest::MirrorCut { .. }
         | InnerRequest::MirrorPointer { .. } => BASE,
+        InnerRequest::Held { key, .. } => key.len() + BASE,
         InnerRequest::MirrorFetch(fetch) => {
             let known = fetch.known.iter();
             let known: usize = known.map(|(end, _)| end.len() + BASE).sum();
@@ -156,7 +157,8 @@ fn response_weight(response: &Response) -> usize {
             | InnerResponse::ViewConfirmed
             | InnerResponse::MirrorWait
             | InnerResponse::MirrorPart(_) => BASE,
-            InnerResponse::MirrorPage(page) => pairs(&page.records) + BASE,
+            InnerResponse::Held(held) => siblings(&held.set) + held.seen.len() * 16 + BASE,
+            InnerResponse::MirrorPage(page) => page.shipped_bytes() + BASE,
             InnerResponse::MirrorCut { offer } => {
                 offer.as_ref().map_or(0, |(cut, _)| cut.pins.len() * 8) + BASE
             }

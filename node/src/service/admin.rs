@@ -277,6 +277,11 @@ fn keyspace_status(
         with_leader: count(|group| group.leader.is_some()),
         led: count(|group| group.leads),
         degraded_zones: degraded(catalog, own.clone()),
+        breach_lag_ms: own
+            .clone()
+            .filter_map(|group| group.breach_ms)
+            .max()
+            .unwrap_or(0),
     }
 }
 

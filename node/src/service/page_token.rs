@@ -5,6 +5,7 @@ use bytes::Bytes;
 use meridian_proto::kv::v1 as kv;
 
 use crate::convert::Failure;
+use crate::convert::answers::read_level;
 use crate::convert::operations::Scope;
 
 const TOKEN_VERSION: u8 = 1;
@@ -31,7 +32,9 @@ impl Fingerprint {
         }
         hasher.update(&scan.view);
         // Tokens of a mirror hold a generation as well.
-        hasher.update(&scan.level.map_or(0, |level| level.kind).to_be_bytes());
+        let level = scope.read_level(scan.level, scan.stamped);
+        let kind = level.map_or(-1, |level| read_level(level).kind);
+        hasher.update(&kind.to_be_bytes());
         Self(hasher)
     }
 

@@ -23,7 +23,7 @@ use crate::calls::Ask;
 use crate::clock::wall_ms;
 use crate::convert::Failure;
 use crate::convert::answers::{mirror_to_wire, read_level as level_to_wire};
-use crate::convert::operations::{Scope, check_stamped, read_level};
+use crate::convert::operations::{Scope, check_stamped};
 use crate::convert::sessions;
 use crate::convert::transactions::stamps;
 use crate::convert::views;
@@ -64,7 +64,7 @@ impl Source {
             check_stamped(scan.stamped, views::level_of(&view, ShardId(0))?)?;
             return Ok(Self::View(view));
         }
-        let level = read_level(scan.level)?;
+        let level = scope.read_level(scan.level, scan.stamped)?;
         check_stamped(scan.stamped, level)?;
         if !scan.stamped {
             return Ok(Self::Level(level));
@@ -138,15 +138,16 @@ impl Plan {
         let keyspace = scope.keyspace.id;
         let ask = |shard| {
             let shard = ShardId(shard);
+            let (named, level) = (self.level.as_ref(), self.source.level_of(shard)?);
             Ok(Ask {
                 kind: Kind::Page,
                 keyspace,
                 shard,
                 request: Request::Read(Read {
                     keyspace,
-                    level: self.source.level_of(shard)?,
+                    level,
                     query: self.query(shard),
-                    session: scope.session_of(&self.session, self.level.as_ref(), shard)?,
+                    session: scope.session_of(&self.session, (named, level), shard)?,
                 }),
             })
         };

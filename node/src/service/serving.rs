@@ -1,6 +1,7 @@
 //! What the stream and the unary calls have in common: from an operation to a core, from a core to an answer.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -288,9 +289,19 @@ fn from_mirror(response: Response) -> (Response, Option<MirrorStamp>) {
     }
 }
 
-/// An id for the write of a client that gave none. Without entropy every such write would look like a retry of the
-/// last one, so the time stands in.
+/// Bits of an id that a process counts in: more than it can use up.
+const NUMBER_BITS: u32 = 48;
+
+/// An id for the write of a client that gave none: ten bytes of this process and a number, like those of our own clients, so
+/// that records which bear them pack well where they travel together.
 pub(super) fn fresh_id() -> u128 {
+    static PROCESS: LazyLock<u128> = LazyLock::new(|| process_part() << NUMBER_BITS);
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    *PROCESS | u128::from(NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What no other process has. Without entropy the time of its start stands in, lest every process count on from the same id.
+fn process_part() -> u128 {
     let mut bytes = [0; 16];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u128::from_be_bytes(bytes),

@@ -319,8 +319,20 @@ async fn expect_bounded_lag(on_breach: &str) {
     let limited = limited.await.unwrap();
     assert_eq!(fact(&limited, "effect").unwrap(), "none");
     assert!(limited.get_error_details().retry_info().is_some());
+    let breach_ms = async || {
+        let mut operator = cluster.admin(0).await;
+        let status = operator.status(admin::StatusRequest {}).await.unwrap();
+        let keyspaces = status.into_inner().keyspaces.into_iter();
+        keyspaces.map(|keyspace| keyspace.breach_lag_ms).max()
+    };
+    assert!(breach_ms().await > Some(300), "status shows it");
     heal(&cluster).await;
     eventually(written).await.unwrap();
+    let over = eventually(async || match breach_ms().await {
+        Some(0) => Ok(()),
+        other => Err(other),
+    });
+    over.await.unwrap();
     cluster.expect_no_panic();
 }
 

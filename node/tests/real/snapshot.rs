@@ -28,6 +28,10 @@ async fn create(cluster: &Cluster, interval_ms: u64) {
         interval_ms,
         ..admin::Policy::default()
     };
+    create_as(cluster, policy).await;
+}
+
+async fn create_as(cluster: &Cluster, policy: admin::Policy) {
     let request = admin::KeyspaceCreateRequest {
         name: KEYSPACE.into(),
         mode: "snapshot".into(),
@@ -224,5 +228,123 @@ fn expect_one_cut(values: &[String]) {
     if let (Some(first), Some(last)) = (rounds.first(), rounds.last()) {
         assert!(first - last <= 1, "{rounds:?}");
         assert!(*first == 0 || values.len() == KEYS, "{rounds:?}");
+    }
+}
+
+#[tokio::test]
+async fn reads_that_name_no_level_go_by_the_keyspace_and_an_alter_changes_it_live() {
+    let cluster = Cluster::start(&[1, 1, 1], &[]);
+    let policy = admin::Policy {
+        home: "a".into(),
+        interval_ms: NEVER_MS,
+        read_level: "eventual".into(),
+        ..admin::Policy::default()
+    };
+    create_as(&cluster, policy).await;
+    put_at_home(&cluster, "k", "1").await;
+    mirror_now(&cluster).await;
+    let unnamed = get(&cluster, "k", None).await.unwrap();
+    assert_eq!(unnamed.siblings[0].value, "1");
+    let served = unnamed.level.unwrap();
+    assert_eq!(served.kind(), kv::read_level::Kind::Eventual);
+    let named = Some(level(kv::read_level::Kind::Linearizable, 0));
+    let refused = get(&cluster, "k", named).await.unwrap_err();
+    assert_eq!(reason(&refused).0, "NOT_HOME_ZONE", "it is named");
+
+    let alter = |read_level: &str, read_zones| admin::KeyspaceAlterRequest {
+        name: KEYSPACE.into(),
+        policy: Some(admin::Policy {
+            read_level: read_level.into(),
+            read_zones,
+            ..admin::Policy::default()
+        }),
+        ..admin::KeyspaceAlterRequest::default()
+    };
+    let mut operator = cluster.admin(HOME).await;
+    let many = operator.keyspace_alter(alter("zones", 4)).await;
+    assert_eq!(reason(&many.unwrap_err()).0, "INVALID_ARGUMENT");
+    let altered = operator.keyspace_alter(alter("linearizable", 0)).await;
+    let altered = altered.unwrap().into_inner().keyspace.unwrap();
+    assert!(altered.altering.is_none(), "no group moves for it");
+    assert_eq!(altered.policy.unwrap().read_level, "linearizable");
+    let refused = eventually(async || match get(&cluster, "k", None).await {
+        Err(refused) => Ok(refused),
+        Ok(read) => Err(format!("{read:?}")),
+    });
+    assert_eq!(reason(&refused.await.unwrap()).0, "NOT_HOME_ZONE");
+    cluster.expect_no_panic();
+}
+
+#[tokio::test]
+async fn a_read_of_home_and_mirrors_names_who_holds_what_and_their_generations() {
+    let cluster = Cluster::start(&[1, 1, 1], &[]);
+    create(&cluster, NEVER_MS).await;
+    put_at_home(&cluster, "k", "old").await;
+    let shown = mirror_now(&cluster).await;
+    put_at_home(&cluster, "k", "new").await;
+    let zones = Some(kv::ReadLevel {
+        zones: 3,
+        ..level(kv::read_level::Kind::Zones, 0)
+    });
+    let read = eventually(async || get(&cluster, "k", zones).await);
+    let read = read.await.unwrap();
+    assert_eq!(read.zones, ["a", "b", "c"]);
+    assert_eq!(read.siblings.len(), 1, "{read:?}");
+    assert_eq!(read.siblings[0].value, "new");
+    assert_eq!(read.siblings[0].held_by, ["a"]);
+    for mirror in &read.mirrors {
+        let zone = shown.zones.iter().find(|zone| zone.zone == mirror.zone);
+        let generation = mirror.mirror.unwrap().generation;
+        assert_eq!(generation, zone.unwrap().generation);
+    }
+    assert_eq!(read.mirrors.len(), 2);
+    mirror_now(&cluster).await;
+    let read = get(&cluster, "k", zones).await.unwrap();
+    assert_eq!(read.siblings[0].held_by, ["a", "b", "c"]);
+    cluster.expect_no_panic();
+}
+
+#[tokio::test]
+async fn a_write_at_home_may_ask_for_one_zone_and_not_for_mirrors() {
+    let cluster = Cluster::start(&[1, 1, 1], &[]);
+    create(&cluster, NEVER_MS).await;
+    put_at_home(&cluster, "k", "1").await;
+    let put = async |zones| {
+        let put = kv::Put {
+            key: "k".into(),
+            value: "2".into(),
+            level: Some(kv::WriteLevel {
+                kind: kv::write_level::Kind::Zones.into(),
+                zones,
+            }),
+            ..kv::Put::default()
+        };
+        let request = kv::PutRequest {
+            keyspace: KEYSPACE.into(),
+            put: Some(put),
+        };
+        cluster.kv(HOME).await.put(request).await
+    };
+    let receipt = put(1).await.unwrap().into_inner().receipt.unwrap();
+    assert_eq!(receipt.zones, ["a"]);
+    let refused = put(2).await.unwrap_err();
+    assert_eq!(reason(&refused).0, "LEVEL_UNSUPPORTED");
+    assert!(refused.message().contains("kv mirror now"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_mirror_tells_the_bytes_of_the_messages_that_came() {
+    let cluster = Cluster::start(&[1, 1, 1], &[]);
+    create(&cluster, NEVER_MS).await;
+    mirror_now(&cluster).await;
+    for key in 0..KEYS {
+        put_at_home(&cluster, &format!("key-{key:012}"), &"v".repeat(64)).await;
+    }
+    let told = mirror_now(&cluster).await;
+    let changed = u64::try_from(KEYS * (16 + 64)).unwrap();
+    for zone in &told.zones {
+        assert_eq!(zone.keys, u64::try_from(KEYS).unwrap());
+        assert!(zone.bytes >= u64::try_from(KEYS * 64).unwrap(), "{zone:?}");
+        assert!(zone.bytes <= changed * 12 / 10 + (64 << 10), "{zone:?}");
     }
 }

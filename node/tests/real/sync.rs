@@ -292,3 +292,63 @@ async fn a_watcher_and_a_transaction_in_other_zones_see_one_store() {
     expect_one_store(&cluster, "c", "2").await;
     cluster.expect_no_panic();
 }
+
+#[tokio::test]
+async fn a_write_and_a_read_may_ask_for_zones_and_are_told_which_hold_it() {
+    let cluster = Cluster::start(&ALL.map(|_| 1), &["--allow-fault-injection"]);
+    create(&cluster, admin::Policy::default()).await;
+    put_at_last(&cluster, 1, "k", "0").await;
+    let put_at = async |kind: kv::write_level::Kind, zones| {
+        let put = kv::Put {
+            key: "k".into(),
+            value: "v".into(),
+            intent: i32::from(kv::Intent::Overwrite),
+            level: Some(kv::WriteLevel {
+                kind: kind.into(),
+                zones,
+            }),
+            ..kv::Put::default()
+        };
+        let request = kv::PutRequest {
+            keyspace: KEYSPACE.into(),
+            put: Some(put),
+        };
+        let answer = cluster.kv(1).await.put(request).await?;
+        Ok::<_, tonic::Status>(answer.into_inner().receipt.unwrap())
+    };
+    let read_of = async |zones| {
+        let get = kv::Get {
+            key: "k".into(),
+            level: Some(kv::ReadLevel {
+                kind: kv::read_level::Kind::Zones.into(),
+                zones,
+                ..kv::ReadLevel::default()
+            }),
+            ..kv::Get::default()
+        };
+        let request = kv::GetRequest {
+            keyspace: KEYSPACE.into(),
+            get: Some(get),
+        };
+        Ok::<_, tonic::Status>(cluster.kv(1).await.get(request).await?.into_inner())
+    };
+    let all = eventually(async || put_at(kv::write_level::Kind::All, 0).await);
+    assert_eq!(all.await.unwrap().zones, ["a", "b", "c"]);
+    let read = eventually(async || read_of(3).await).await.unwrap();
+    assert_eq!(read.zones, ["a", "b", "c"]);
+    assert_eq!(read.siblings[0].held_by, ["a", "b", "c"]);
+
+    cut_off_a(&cluster).await;
+    let refused = eventually(async || match put_at(kv::write_level::Kind::All, 0).await {
+        Err(status) if facts(&status).0 == "ZONES_SHORT" => Ok(status),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(facts(&refused.await.unwrap()).1, "none");
+    let two = eventually(async || put_at(kv::write_level::Kind::Zones, 2).await);
+    assert_eq!(two.await.unwrap().zones, ["b", "c"]);
+    let short = read_of(3).await.unwrap_err();
+    assert_eq!(facts(&short), ("ZONES_SHORT".into(), "none".into()));
+    let read = eventually(async || read_of(2).await).await.unwrap();
+    assert_eq!(read.siblings[0].held_by, ["b", "c"]);
+    cluster.expect_no_panic();
+}

@@ -92,7 +92,7 @@ async fn experiment_in(args: &ModesArgs, folder: &Path) -> Result<Vec<String>, S
     })?;
     let mut bench = Bench::start(cluster.allow_faults()).await?;
     bench.delay([*near, *middle, *far]).await?;
-    bench.create_keyspaces().await?;
+    Box::pin(bench.create_keyspaces()).await?;
     println!("delays one way: zones 1-2 {near} ms, 2-3 {middle} ms, 1-3 {far} ms\n");
     bench.quiet(args.operations).await?;
     bench.cut_off().await?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Generation, GroupId, KeyspaceId, NodeId, ReplicaId, ShardId};
 pub use moving::{Alter, AlterReport, Divergence, Promotion, Returned, Shown};
 
-pub use crate::policy::{Ack, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange};
+pub use crate::policy::{Ack, DefaultLevel, Mode, OnBreach, OnZoneLoss, Policy, PolicyChange};
 
 /// Zones, nodes, keyspaces and placement.
 ///

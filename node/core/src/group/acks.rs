@@ -8,8 +8,8 @@
 //! Outcomes pass the holds of views before they come here (`holds`), so that a view never shows what another, older one
 //! still keeps back.
 //!
-//! Not delayed: what had no effect; leases; the decision of a transaction over several shards, whose prepared parts have
-//! waited for all zones before (`docs/sync.md`).
+//! Not delayed: what had no effect; leases; the decision of a transaction over several shards as far as its other shards are
+//! concerned, which would be locked meanwhile. What the client is told of it waits elsewhere (`levels::decided`).
 //!
 //! Invariant: what waits leaves in order; bounded, as every outcome here has a ticket of the core's.
 
@@ -162,7 +162,8 @@ impl Group {
         zones
     }
 
-    fn waits_for_all(&self) -> bool {
+    /// Whether replies wait for all zones now.
+    pub(crate) fn waits_for_all(&self) -> bool {
         let all = self
             .spanning
             .as_ref()
@@ -170,7 +171,8 @@ impl Group {
         all && self.degraded().is_empty()
     }
 
-    fn all_hold(&self, index: u64) -> bool {
+    /// Whether every zone of the keyspace holds the log durably up to `index`. At the leader only.
+    pub(crate) fn all_hold(&self, index: u64) -> bool {
         let holders = self.holders(index);
         self.spanning.as_ref().is_none_or(|spanning| {
             let mut zones = spanning.of_keyspace.iter();

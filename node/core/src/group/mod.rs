@@ -398,6 +398,7 @@ impl Group {
             op_ids: meta.map_or(0, |meta| meta.op_count),
             comparing: meta.is_some_and(|meta| meta.compare.is_some()),
             degraded: self.degraded(),
+            breach_ms: None,
         }
     }
 }

@@ -149,7 +149,7 @@ pub struct HeldGeneration {
     pub index: u64,
     /// What the shard had received there.
     pub received: VersionVector,
-    /// Bytes of keys and records that came for it.
+    /// Bytes of the messages that came for it.
     pub bytes: u64,
     /// Keys that came for it.
     pub keys: u64,
@@ -164,7 +164,7 @@ pub struct PartialGeneration {
     pub view: u64,
     /// The first key that has not been asked for.
     pub from: Bytes,
-    /// Bytes of keys and records that have come.
+    /// Bytes of the messages that have come.
     pub bytes: u64,
     /// Keys that have come.
     pub keys: u64,
@@ -211,7 +211,7 @@ pub struct MirrorPointer {
     pub generation: u64,
     /// The cut it is.
     pub cut: Cut,
-    /// Bytes of keys and records that were shipped for it.
+    /// Bytes of the messages that were shipped for it.
     pub bytes: u64,
     /// Keys that were shipped for it.
     pub keys: u64,

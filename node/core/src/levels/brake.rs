@@ -53,6 +53,11 @@ impl Brake {
 }
 
 impl Brakes {
+    /// How far a group is past its bound.
+    pub(super) fn breach_ms(&self, group: GroupId) -> Option<u64> {
+        self.0.get(&group)?.breach_ms
+    }
+
     /// Who waits.
     pub(super) fn origins(&self) -> impl Iterator<Item = Origin> + '_ {
         let queued = self.0.values().flat_map(|brake| &brake.queue);

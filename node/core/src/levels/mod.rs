@@ -2,8 +2,9 @@
 //!
 //! * `session`: a read that waits until a replica has received what its session has seen (`session`, protocol rule 28);
 //! * `bounded`: how old a replica's data is, measured by the replica itself (`bounded`, `ages`, protocol rule 29);
-//! * `zones(n)` of reads: what several zones hold, merged (`zones`);
+//! * `zones(n)` of reads: what several zones hold, put together (`zones`, `held`);
 //! * `zones(n)` and `all` of writes: the answer waits for other zones (`reach`);
+//! * `ack = all` of transactions over several shards (`decided`);
 //! * a bound on how far other zones may be behind (`brake`).
 //!
 //! What it is not: nothing here is durable, and nothing decides what is stored. All of it is found again from vectors.
@@ -18,12 +19,15 @@
 mod ages;
 mod bounded;
 mod brake;
+mod decided;
+mod held;
 mod reach;
 mod session;
 mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use meridian_causal::{Dot, OpId, VersionVector, ZoneId};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +36,7 @@ use crate::error::{EffectOf, Error};
 use crate::group::Group;
 use crate::ids::{GroupId, NodeId, RequestId};
 use crate::limits::LEVEL_MARGIN_MS;
+use crate::mirror::MirrorStamp;
 use crate::output::Outputs;
 use crate::request::{Answer, Read, ReadLevel, Response};
 use crate::route::Routed;
@@ -40,6 +45,8 @@ use crate::time::{MS, Now};
 use crate::waiting::{Waiter, What};
 
 pub(crate) use ages::Measuring;
+use decided::Decided;
+pub use held::Held;
 pub(crate) use reach::Reach;
 pub(crate) use zones::ZoneAnswer;
 
@@ -79,6 +86,8 @@ pub struct Shown {
     pub zones: Vec<ZoneId>,
     /// With [`ReadLevel::Zones`]: which of them hold each sibling.
     pub held: Vec<(Dot, Vec<ZoneId>)>,
+    /// With [`ReadLevel::Zones`]: what the mirrors among them show.
+    pub mirrors: Vec<(ZoneId, MirrorStamp)>,
 }
 
 /// What the levels keep for the groups of a core.
@@ -98,6 +107,8 @@ pub(crate) struct Levels {
 pub(crate) enum LevelWait {
     /// A read, for the replica of a group to be further.
     Read(GroupId, Box<Read>),
+    /// What this node holds of a key in a group, once it has applied this entry.
+    Held(GroupId, Bytes, u64),
     /// A read that another node was asked for.
     Forwarded(GroupId),
     /// A read index of a group, for a replica that measures its age.
@@ -106,6 +117,8 @@ pub(crate) enum LevelWait {
     Write(GroupId, OpId, u16),
     /// Other zones, for a write that is committed.
     Reach(Reach),
+    /// All zones, for a transaction that is decided.
+    Decided(Decided),
 }
 
 impl LevelWait {
@@ -114,12 +127,18 @@ impl LevelWait {
         match self {
             Self::Write(group, ..) => Some(*group),
             Self::Reach(reach) => Some(reach.group),
-            Self::Read(..) | Self::Forwarded(_) | Self::Measure => None,
+            Self::Decided(decided) => Some(decided.group),
+            Self::Read(..) | Self::Held(..) | Self::Forwarded(_) | Self::Measure => None,
         }
     }
 }
 
 impl Levels {
+    /// Age of the oldest effect of a group led here that some zone lacks, while it is past the bound.
+    pub(crate) fn breach_ms(&self, group: GroupId) -> Option<u64> {
+        self.brakes.breach_ms(group)
+    }
+
     fn forget(&mut self, ticket: RequestId, group: GroupId) {
         for tickets in [&mut self.waiting, &mut self.reaching] {
             if let Some(of_group) = tickets.get_mut(&group) {
@@ -180,6 +199,13 @@ impl Core {
                 self.levels.forget(ticket, group);
                 continue;
             };
+            if let Some(answer) = self.held_here(wait) {
+                self.levels.forget(ticket, group);
+                if let Some(waiter) = self.waiting.take(ticket) {
+                    Self::answer(waiter.origin, answer, out);
+                }
+                continue;
+            }
             if let LevelWait::Read(_, read) = &**wait
                 && self.is_ready(now, group, read)
             {
@@ -241,12 +267,15 @@ impl Core {
     /// What somebody who waited at a level is answered when the time is over.
     pub(crate) fn level_unseen(&self, now: Now, wait: &LevelWait) -> Error {
         match wait {
-            LevelWait::Read(group, _) | LevelWait::Forwarded(group) => self.stale(now, *group),
+            LevelWait::Read(group, _)
+            | LevelWait::Held(group, ..)
+            | LevelWait::Forwarded(group) => self.stale(now, *group),
             LevelWait::Measure => Error::DeadlineExceeded {
                 effect: EffectOf::None,
             },
             LevelWait::Write(_, op_id, _) => Error::OutcomeUnknown { op_id: *op_id },
             LevelWait::Reach(reach) => reach.not_reached(self.zones_with(reach)),
+            LevelWait::Decided(decided) => decided.not_seen(),
         }
     }
 
@@ -260,7 +289,7 @@ impl Core {
     ) {
         let result = match (wait, result) {
             (LevelWait::Write(group, op_id, zones), Ok(Response::Written(receipt))) => {
-                let reach = Reach::new(group, zones, op_id, receipt);
+                let reach = Reach::new((group, self.applied(group)), zones, op_id, receipt);
                 self.begin_reach(now, &waiter, reach, out);
                 return;
             }
@@ -270,10 +299,12 @@ impl Core {
             }
             (
                 LevelWait::Read(..)
+                | LevelWait::Held(..)
                 | LevelWait::Forwarded(_)
                 | LevelWait::Measure
                 | LevelWait::Write(..)
-                | LevelWait::Reach(_),
+                | LevelWait::Reach(_)
+                | LevelWait::Decided(_),
                 result,
             ) => result,
         };
@@ -341,6 +372,7 @@ impl ShownOf {
             age_ms: self.age_ms,
             zones: Vec::new(),
             held: Vec::new(),
+            mirrors: Vec::new(),
         })))
     }
 }

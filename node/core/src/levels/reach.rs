@@ -1,8 +1,13 @@
-//! Write levels `zones(n)` and `all` of async keyspaces: the answer waits until that many zones hold the write durably.
+//! Write levels `zones(n)` and `all`: the answer waits until that many zones hold the write durably.
 //!
-//! The write itself is that of the level `zone`. Once it is committed, its leader waits for the vectors by which other
-//! zones acknowledge what they have received (`exchange`): durable there, each in a majority of its group. When the time is
-//! over, or the leadership is lost, the answer is `LEVEL_NOT_REACHED`; the write stands, and reaches the others later.
+//! The write itself is what the keyspace's mode makes of it. Once it is committed, its leader waits to know of other zones
+//! that they hold it: in an async keyspace by the vectors by which they acknowledge what they have received (`exchange`), in
+//! a sync keyspace by what their voters have acknowledged of the log. When the time is over, or the leadership is lost, the
+//! answer is `LEVEL_NOT_REACHED`; the write stands, and reaches the others later.
+//!
+//! A sync keyspace of which fewer zones are heard than are asked for refuses the write before it is proposed
+//! (`ZONES_SHORT`, protocol rule 20). Zones that mirror a snapshot keyspace have writes with its next cut only: no more
+//! than the home is offered there.
 
 use meridian_causal::{OpId, ZoneId};
 
@@ -10,18 +15,22 @@ use super::LevelWait;
 use crate::core::Core;
 use crate::error::Error;
 use crate::exchange;
+use crate::group::Group;
 use crate::ids::{GroupId, RequestId};
+use crate::limits::LEVEL_MARGIN_ACROSS_MS;
 use crate::output::Outputs;
 use crate::policy::Mode;
 use crate::request::{Receipt, Response, Write};
 use crate::route::Routed;
-use crate::time::Now;
-use crate::waiting::{Waiter, What};
+use crate::time::{MS, Now};
+use crate::waiting::{Origin, Waiter, What};
 
 /// A committed write that waits for other zones.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
     pub(super) group: GroupId,
+    /// In a group that spans zones: whoever holds its log up to here holds the write.
+    index: u64,
     /// How many zones are to hold it.
     zones: u16,
     op_id: OpId,
@@ -29,9 +38,15 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn new(group: GroupId, zones: u16, op_id: OpId, receipt: Receipt) -> Self {
+    pub(super) fn new(
+        (group, index): (GroupId, u64),
+        zones: u16,
+        op_id: OpId,
+        receipt: Receipt,
+    ) -> Self {
         Self {
             group,
+            index,
             zones,
             op_id,
             receipt: Box::new(receipt),
@@ -54,10 +69,9 @@ impl Core {
     pub(crate) fn check_reach(&self, group: GroupId, zones: u16) -> Result<(), Error> {
         let keyspace = self.catalog.keyspaces.get(&group.keyspace);
         let policy = &keyspace.ok_or(Error::KeyspaceNotFound)?.policy;
-        if policy.mode != Mode::Async {
+        if policy.mode == Mode::Snapshot && zones > 1 {
             let level = format!(
-                "zones:{zones} on writes of a {} keyspace",
-                policy.mode.name()
+                "zones:{zones} on writes of a snapshot keyspace (its mirrors get them with the next cut; kv mirror now waits for one)"
             );
             return Err(Error::LevelUnsupported { level });
         }
@@ -68,7 +82,23 @@ impl Core {
             );
             return Err(Error::InvalidArgument { message });
         }
+        let missing = self.groups.get(&group).map(Group::missing_zones);
+        let missing = missing.unwrap_or_default();
+        let heard = policy.zones.iter().filter(|zone| !missing.contains(zone));
+        let heard: Vec<ZoneId> = heard.copied().collect();
+        if group.spans_zones() && heard.len() < usize::from(zones) {
+            return Err(Error::ZonesShort {
+                zones: heard,
+                need: zones,
+            });
+        }
         Ok(())
+    }
+
+    /// Up to where a group's log is applied here.
+    pub(super) fn applied(&self, group: GroupId) -> u64 {
+        let shard = self.groups.get(&group).and_then(Group::shard);
+        shard.map_or(0, |shard| shard.meta().applied)
     }
 
     /// A write at a level of this module, at its leader.
@@ -104,7 +134,7 @@ impl Core {
             return;
         }
         let origin = waiter.origin;
-        let deadline_ns = Self::answer_by(now, waiter.deadline_ns);
+        let deadline_ns = Self::reach_by(now, (reach.group, origin), waiter.deadline_ns);
         let group = reach.group;
         let not_reached = reach.not_reached(zones);
         let what = What::Level(Box::new(LevelWait::Reach(reach)));
@@ -123,6 +153,17 @@ impl Core {
         }
     }
 
+    /// When whoever waits for other zones is answered at the latest.
+    pub(super) fn reach_by(now: Now, (group, origin): (GroupId, Origin), deadline_ns: u64) -> u64 {
+        let by_ns = Self::answer_by(now, deadline_ns);
+        if !group.spans_zones() || !matches!(origin, Origin::Peer(..)) {
+            return by_ns;
+        }
+        // It came from another zone, perhaps, and whoever forwarded it waits no longer than it said.
+        let margin_ns = LEVEL_MARGIN_ACROSS_MS.saturating_mul(MS);
+        by_ns.saturating_sub(margin_ns).max(now.mono_ns)
+    }
+
     /// The zones that are known to hold a write durably, its own first.
     pub(super) fn zones_with(&self, reach: &Reach) -> Vec<ZoneId> {
         let dot = reach.receipt.dot;
@@ -130,6 +171,14 @@ impl Core {
         let Some(local) = self.groups.get(&reach.group) else {
             return zones;
         };
+        if reach.group.spans_zones() {
+            if local.leads() {
+                zones.extend(local.holders(reach.index));
+                zones.sort();
+                zones.dedup();
+            }
+            return zones;
+        }
         for other in exchange::others(&self.catalog, reach.group) {
             let known = local.exchange.known(other.incarnation);
             if known.is_some_and(|known| known.covers(dot)) && !zones.contains(&other.id.zone) {
@@ -154,6 +203,15 @@ impl Core {
             self.levels.forget(ticket, group);
             return;
         };
+        if let LevelWait::Decided(decided) = &**wait {
+            if let Some(told) = self.told_of(decided) {
+                self.levels.forget(ticket, group);
+                if let Some(waiter) = self.waiting.take(ticket) {
+                    Self::answer(waiter.origin, Ok(told), out);
+                }
+            }
+            return;
+        }
         let LevelWait::Reach(reach) = &**wait else {
             return;
         };

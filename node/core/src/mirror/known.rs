@@ -16,6 +16,7 @@ use bytes::Bytes;
 use meridian_causal::SiblingSet;
 use meridian_storage::Read;
 
+use super::packing::Records;
 use super::reading::MirrorRead;
 use crate::catalog::Keyspace;
 use crate::core::Core;
@@ -38,9 +39,6 @@ pub(super) struct Base {
 
 /// Ranges that follow one another, each by its end, exclusive, and its hash. An empty end is that of the shard.
 pub(super) type Ranges = Vec<(Bytes, u128)>;
-
-/// Keys and records.
-pub(super) type Records = Vec<(Bytes, Bytes)>;
 
 /// A page of what differs from known ranges.
 #[derive(Debug, Default, PartialEq, Eq)]

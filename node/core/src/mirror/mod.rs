@@ -31,6 +31,7 @@
 
 mod cuts;
 mod known;
+mod packing;
 mod part;
 mod reading;
 mod seed;
@@ -96,7 +97,7 @@ pub struct ZoneReport {
     pub generation: u64,
     /// Cut of that generation; 0: none.
     pub cut_ms: u64,
-    /// Bytes shipped for that generation.
+    /// Bytes shipped for that generation: of the messages that carried its pages.
     pub bytes: u64,
     /// Keys shipped for that generation.
     pub keys: u64,
@@ -143,12 +144,24 @@ pub struct MirrorPage {
     pub full: bool,
     /// First key of the range.
     pub from: Bytes,
-    /// Keys and their records.
-    pub records: Vec<(Bytes, Bytes)>,
+    /// Keys and their records, packed.
+    pub records: Bytes,
     /// Ranges within it that are what the asker said to have: first key and end.
     pub same: Vec<(Bytes, Bytes)>,
     /// End of the range; `None`: the end of the shard.
     pub next: Option<Bytes>,
+}
+
+/// Bytes of a page's message beside what it counts: numbers, lengths, and the envelopes around them.
+const PAGE_BYTES: usize = 64;
+
+impl MirrorPage {
+    /// Bytes of the message that carries it: not less than they are, and fewer than [`PAGE_BYTES`] more.
+    pub fn shipped_bytes(&self) -> usize {
+        let next = self.next.as_ref().map_or(0, Bytes::len);
+        let same = self.same.iter().map(|(from, to)| from.len() + to.len() + 2);
+        self.records.len() + same.sum::<usize>() + self.from.len() + next + PAGE_BYTES
+    }
 }
 
 /// What is asked for the mirrors' sake.

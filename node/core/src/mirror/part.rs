@@ -14,6 +14,7 @@ use meridian_causal::SiblingSet;
 use meridian_storage::Read;
 
 use super::known::{Base, Ranges};
+use super::packing::{self, Records};
 use super::reading::MirrorRead;
 use super::{MirrorAsk, MirrorPage, Order, PartReport, mirror_node};
 use crate::core::Core;
@@ -26,7 +27,7 @@ use crate::keys::{
 };
 use crate::limits::{MIRROR_FETCH_FAILURES_MAX, MIRROR_FETCHES_MAX, MIRROR_SWEEP_KEYS};
 use crate::output::{Outputs, Stage};
-use crate::record::Header;
+use crate::record::{Header, RecordError};
 use crate::request::Response;
 use crate::shard::versions;
 use crate::time::Now;
@@ -60,9 +61,23 @@ pub(super) struct Part {
     base: Option<Base>,
     known: Ranges,
     /// A page that has come and is not being written yet.
-    page: Option<MirrorPage>,
+    page: Option<Arrived>,
     /// What the store will hold after the batch that is being written.
     writing: Option<MirrorPart>,
+}
+
+/// A page that has come, and what was packed in it.
+pub(super) struct Arrived {
+    page: MirrorPage,
+    records: Records,
+}
+
+impl Arrived {
+    /// Unpacks a page.
+    pub(super) fn open(page: MirrorPage) -> Result<Self, RecordError> {
+        let records = packing::unpack(&page.records)?;
+        Ok(Self { page, records })
+    }
 }
 
 impl Part {
@@ -280,19 +295,10 @@ impl Core {
             Err(error) => Err(error),
         };
         match answer {
-            Ok(InnerResponse::MirrorPage(page)) => {
-                part.failures = 0;
-                part.page = Some(*page);
-            }
+            Ok(InnerResponse::MirrorPage(page)) => part.take_page(now, *page),
             Ok(_) => part.retry_ns = now.after_ms(WAIT_MS),
             Err(Error::ViewLost) => part.lost = Some(view),
-            Err(_) => {
-                part.failures += 1;
-                part.retry_ns = now.after_ms(RETRY_MS);
-                if part.failures >= MIRROR_FETCH_FAILURES_MAX {
-                    part.lost = Some(view);
-                }
-            }
+            Err(_) => part.fail(now),
         }
     }
 
@@ -338,11 +344,30 @@ impl Core {
 }
 
 impl Part {
+    fn take_page(&mut self, now: Now, page: MirrorPage) {
+        match Arrived::open(page) {
+            Ok(arrived) => {
+                self.failures = 0;
+                self.page = Some(arrived);
+            }
+            Err(_unreadable) => self.fail(now),
+        }
+    }
+
+    /// A page did not come: it is asked for again, but not for ever.
+    fn fail(&mut self, now: Now) {
+        self.failures += 1;
+        self.retry_ns = now.after_ms(RETRY_MS);
+        if self.failures >= MIRROR_FETCH_FAILURES_MAX {
+            self.lost = self.order.as_ref().map(|order| order.cut.view);
+        }
+    }
+
     /// What a turn writes, if anything, and the state that follows from it.
     pub(super) fn next_state(
         &self,
         place: Place,
-        page: Option<MirrorPage>,
+        page: Option<Arrived>,
         work: &mut Workspace<'_>,
     ) -> Result<Option<MirrorPart>, Error> {
         match page {
@@ -356,7 +381,7 @@ impl Part {
     fn write_page(
         &self,
         place: Place,
-        page: MirrorPage,
+        Arrived { page, records }: Arrived,
         work: &mut Workspace<'_>,
     ) -> Result<Option<MirrorPart>, Error> {
         let Some(order) = self.open_order() else {
@@ -376,14 +401,14 @@ impl Part {
         }
         let generation = partial.generation;
         if page.full {
-            self.lay_absent(place, (&page, generation), work)?;
+            self.lay_absent(place, (&page, &records, generation), work)?;
         }
         if !self.copy_same(place, (&page, generation), work)? {
             return Ok(None);
         }
-        for (key, record) in &page.records {
-            put_version(place, (generation, key), record.clone(), work);
-            partial.bytes += u64::try_from(key.len() + record.len()).unwrap_or(u64::MAX);
+        partial.bytes += u64::try_from(page.shipped_bytes()).unwrap_or(u64::MAX);
+        for (key, record) in records {
+            put_version(place, (generation, &key), record, work);
             partial.keys += 1;
         }
         if let Some(next) = page.next {
@@ -430,13 +455,13 @@ impl Part {
     fn lay_absent(
         &self,
         place: Place,
-        (page, generation): (&MirrorPage, u64),
+        (page, records, generation): (&MirrorPage, &Records, u64),
         work: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         let Some(base) = self.newest() else {
             return Ok(());
         };
-        let there: BTreeSet<&[u8]> = page.records.iter().map(|(key, _)| key.as_ref()).collect();
+        let there: BTreeSet<&[u8]> = records.iter().map(|(key, _)| key.as_ref()).collect();
         let mut gone: Vec<Vec<u8>> = Vec::new();
         let shown = MirrorRead::new(&*work, base.generation);
         let range = (page.from.as_ref(), page.next.as_deref());

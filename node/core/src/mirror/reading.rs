@@ -150,7 +150,7 @@ impl Core {
         if let Request::AtHome(inner) = request {
             return Some(*inner);
         }
-        let request = self.inner_to_node(now, from.0, request, out)?;
+        let request = self.inner_to_node(now, from, request, out)?;
         self.at_mirror(now, from, request, out)
     }
 
@@ -192,7 +192,7 @@ impl Core {
             | Request::AtHome(_)
             | Request::Mirrors { .. } => return Some(request),
         };
-        if !self.mirrors(keyspace) {
+        if !self.mirrors(keyspace) || asks_zones(&request) {
             return Some(request);
         }
         if let Some(old) = self.unfenced(keyspace) {
@@ -204,7 +204,7 @@ impl Core {
             bounded: false,
             origin,
             deadline_ns,
-            group: self.own_group(keyspace, shard).unwrap_or(GroupId::CONTROL),
+            group: self.home_group(keyspace, shard),
         };
         let answered = if let Request::Read(read) = request
             && shown
@@ -229,8 +229,13 @@ impl Core {
         (self.config.planted.deposed_home_serves && was_home).then_some(before)
     }
 
+    /// The group that a mirror is of.
+    pub(crate) fn home_group(&self, keyspace: KeyspaceId, shard: ShardId) -> GroupId {
+        self.own_group(keyspace, shard).unwrap_or(GroupId::CONTROL)
+    }
+
     /// The pointer is read here, once for the request, unless the request names a generation.
-    fn mirror_read(
+    pub(crate) fn mirror_read(
         &mut self,
         routed: &Routed,
         shard: ShardId,
@@ -330,6 +335,11 @@ fn redirected(mut request: Request, keyspace: KeyspaceId) -> Request {
         read.keyspace = keyspace;
     }
     request
+}
+
+/// What several zones are asked for, whichever of them is asked.
+fn asks_zones(request: &Request) -> bool {
+    matches!(request, Request::Read(read) if matches!(read.level, ReadLevel::Zones { .. }))
 }
 
 const fn asks_mirror(level: ReadLevel) -> bool {

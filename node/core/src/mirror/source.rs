@@ -9,7 +9,8 @@ use bytes::Bytes;
 use meridian_causal::{Incarnation, ZoneId};
 use meridian_storage::Read;
 
-use super::known::{Differing, Records, differing};
+use super::known::{Differing, differing};
+use super::packing::{self, Records};
 use super::{MirrorPage, mirror_zones};
 use crate::core::Core;
 use crate::error::Error;
@@ -87,7 +88,7 @@ impl Core {
             received,
             full: base.is_none(),
             from,
-            records: found.records,
+            records: packing::pack(&found.records),
             same: found.same,
             next: found.next,
         })))

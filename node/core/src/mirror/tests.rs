@@ -10,7 +10,7 @@ use meridian_causal::{
 use meridian_storage::{Durability, Engine, MemoryEngine};
 use proptest::prelude::*;
 
-use super::part::Part;
+use super::part::{Arrived, Part};
 use super::reading::MirrorRead;
 use super::source::changed;
 use super::zone::Zone;
@@ -82,7 +82,7 @@ impl Home {
             index: self.index,
             full,
             from: from.clone(),
-            records,
+            records: packing::pack(&records),
             same: Vec::new(),
             next,
         }
@@ -115,6 +115,7 @@ impl Mirror {
     /// One turn; false: there was nothing to write.
     fn turn(&mut self, page: Option<MirrorPage>) -> bool {
         let mut work = Workspace::new(&self.engine, false);
+        let page = page.map(|page| Arrived::open(page).unwrap());
         let written = self.part.next_state(PLACE, page, &mut work).unwrap();
         let Some(state) = written else { return false };
         let stored = crate::keys::MirrorPartKey::encode(PLACE);

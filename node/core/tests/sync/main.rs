@@ -9,13 +9,16 @@
 mod world;
 
 use bytes::Bytes;
-use meridian_causal::{OpId, ZoneId};
+use meridian_causal::{Content, OpId, ZoneId};
 use meridian_core::Error;
-use meridian_core::catalog::{Ack, OnZoneLoss, Policy};
+use meridian_core::catalog::{Ack, OnZoneLoss, Policy, shard_of};
+use meridian_core::command::WriteIntent;
+use meridian_core::error::EffectOf;
 use meridian_core::ids::{KeyspaceId, ShardId};
 use meridian_core::lease::LeaseAcquire;
 use meridian_core::limits::STRONG_MS_MAX;
-use meridian_core::request::{ReadLevel, Request, Response};
+use meridian_core::request::{Answer, ReadLevel, Request, Response, Shown};
+use meridian_core::transaction::{Action, Transaction};
 use world::{ELECTION_MS, TICK_MS, World};
 
 const ALL: [ZoneId; 3] = [ZoneId(1), ZoneId(2), ZoneId(3)];
@@ -303,4 +306,183 @@ fn a_view_opened_in_any_zone_shows_what_was_there_and_nothing_later() {
         assert_eq!(world.found(node, ReadLevel::Linearizable), ["after"]);
         world.ask(node, Request::ViewClose { view });
     }
+}
+
+fn values(shown: &Shown) -> Vec<Bytes> {
+    let Answer::Key(set) = &shown.answer else {
+        panic!("{shown:?}");
+    };
+    let values = set.siblings().iter();
+    values
+        .filter_map(|one| one.content.value().cloned())
+        .collect()
+}
+
+#[test]
+fn a_write_for_all_zones_waits_for_them_whatever_the_keyspace_acknowledges() {
+    let mut world = World::new(1, Policy::default());
+    for node in 0..3 {
+        for zones in [1, 2, 3] {
+            let id = world.put_at(node, &format!("{node} {zones}"), zones);
+            let receipt = match world.answer(id) {
+                Some(Ok(Response::Written(receipt))) => receipt,
+                other => panic!("{zones} zones by way of {node}: {other:?}"),
+            };
+            assert!(
+                receipt.zones.len() >= usize::from(zones.max(2)),
+                "{receipt:?}"
+            );
+        }
+    }
+    let four = world.put_at(0, "four", 4);
+    let refused = world.answer(four).unwrap().unwrap_err();
+    assert!(
+        matches!(refused, Error::InvalidArgument { .. }),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_write_that_misses_its_zones_names_those_that_hold_it_and_stands() {
+    for forwarded in [false, true] {
+        let mut world = World::new(1, Policy::default());
+        world.written(0, "old");
+        world.run(200);
+        let leader = world.leader().unwrap();
+        let missing = (leader + 1) % 3;
+        let asked = if forwarded { (leader + 2) % 3 } else { leader };
+        world.cut[missing] = true;
+        let id = world.put_at(asked, "new", 3);
+        assert!(world.answer(id).is_none(), "a zone does not have it");
+        world.run(STRONG_MS_MAX - TICK_MS);
+        let missed = world.answer(id).unwrap().unwrap_err();
+        let Error::LevelNotReached { zones, need, .. } = missed else {
+            panic!("{missed:?}");
+        };
+        assert_eq!((zones.len(), need), (2, 3));
+        assert_eq!(world.found(leader, ReadLevel::Linearizable), ["new"]);
+    }
+}
+
+#[test]
+fn a_write_for_more_zones_than_are_heard_is_refused_and_has_no_effect() {
+    let mut world = World::new(1, Policy::default());
+    world.written(0, "old");
+    let leader = world.leader().unwrap();
+    world.cut[(leader + 1) % 3] = true;
+    world.run(2 * ELECTION_MS);
+    let refused = world.put_at(leader, "new", 3);
+    let refused = world.answer(refused).unwrap().unwrap_err();
+    let Error::ZonesShort { zones, need } = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((zones.len(), need), (2, 3));
+    assert_eq!(world.found(leader, ReadLevel::Linearizable), ["old"]);
+    let two = world.put_at(leader, "two", 2);
+    assert!(matches!(world.answer(two), Some(Ok(_))), "two are there");
+}
+
+#[test]
+fn a_read_of_several_zones_shows_what_two_acknowledged_wherever_it_is_asked() {
+    let mut world = World::new(2, Policy::default());
+    for node in 0..6 {
+        // At once: followers have the entry by now, and hear of its commit later.
+        let value = format!("by {node}");
+        world.written(node, &value);
+        let shown = world.shown(node, 2, TICK_MS * 4).unwrap();
+        assert_eq!(values(&shown), std::slice::from_ref(&value));
+        assert!(shown.zones.len() >= 2, "{shown:?}");
+    }
+    let shown = world.shown(0, 3, TICK_MS * 4).unwrap();
+    assert_eq!(shown.zones, ALL);
+    let [(_, held)] = shown.held.as_slice() else {
+        panic!("{shown:?}");
+    };
+    assert_eq!(held, &ALL);
+    let four = world.shown(0, 4, TICK_MS).unwrap_err();
+    assert!(matches!(four, Error::InvalidArgument { .. }), "{four:?}");
+}
+
+#[test]
+fn a_read_of_more_zones_than_answer_names_those_that_did() {
+    let mut world = World::new(1, Policy::default());
+    world.written(0, "v");
+    world.run(200);
+    let leader = world.leader().unwrap();
+    let cut = (leader + 1) % 3;
+    world.cut[cut] = true;
+    let short = world.shown(leader, 3, STRONG_MS_MAX).unwrap_err();
+    let Error::ZonesShort { zones, need } = short else {
+        panic!("{short:?}");
+    };
+    assert_eq!((zones.len(), need), (2, 3));
+    assert_eq!(values(&world.shown(leader, 2, TICK_MS).unwrap()), ["v"]);
+    let alone = world.shown(cut, 1, TICK_MS).unwrap();
+    assert_eq!(values(&alone), ["v"], "what it holds itself");
+}
+
+#[test]
+fn a_zone_that_holds_what_nobody_committed_does_not_show_it() {
+    let mut world = World::new(1, Policy::default());
+    world.written(0, "old");
+    world.run(200);
+    let leader = world.leader().unwrap();
+    world.cut[leader] = true;
+    world.put(leader, "nobody's");
+    let short = world.shown(leader, 1, STRONG_MS_MAX).unwrap_err();
+    assert!(matches!(short, Error::ZonesShort { .. }), "{short:?}");
+}
+
+/// A transaction that writes a key of each of two shards.
+fn over_two_shards() -> Transaction {
+    let key = |shard: u16| {
+        let keys = (0..100).map(|number| format!("k{number}"));
+        let mut of_shard = keys.filter(|key| shard_of(key.as_bytes(), 2).0 == shard);
+        Bytes::from(of_shard.next().unwrap())
+    };
+    let put = |shard| Action::Write {
+        key: key(shard),
+        content: Content::Value(Bytes::from_static(b"v")),
+        intent: WriteIntent::Overwrite,
+        expires_at_ms: None,
+    };
+    Transaction {
+        keyspace: KeyspaceId::DEFAULT,
+        compare: Vec::new(),
+        then: vec![put(0), put(1)],
+        otherwise: Vec::new(),
+        op_id: OpId {
+            stamp_ms: 1,
+            id: 77,
+        },
+    }
+}
+
+#[test]
+fn a_transaction_over_shards_is_acknowledged_when_all_zones_hold_it_wherever_one_is_cut_off() {
+    let (mut acknowledged, mut unknown) = (0, 0);
+    for delivered in 0..120 {
+        let mut world = World::of_shards(1, all_zones(OnZoneLoss::Refuse), 2);
+        let leader = world.leader().unwrap();
+        let id = world.begin(leader, Request::Transact(Box::new(over_two_shards())));
+        world.deliver(delivered);
+        let told = world.answer(id);
+        if told.is_none() {
+            world.cut[(leader + 1) % 3] = true;
+            world.run(STRONG_MS_MAX + 2 * TICK_MS);
+        }
+        match told.or_else(|| world.answer(id)) {
+            Some(Ok(Response::Transacted(transacted))) => {
+                assert_eq!(transacted.zones, ALL, "after {delivered} messages");
+                acknowledged += 1;
+            }
+            Some(Err(Error::OutcomeUnknown { .. })) => unknown += 1,
+            Some(Err(error)) => assert_eq!(error.effect(), EffectOf::None, "{error:?}"),
+            other => panic!("{other:?} after {delivered} messages"),
+        }
+    }
+    assert!(
+        acknowledged > 0 && unknown > 0,
+        "{acknowledged} and {unknown}"
+    );
 }

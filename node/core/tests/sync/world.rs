@@ -15,7 +15,7 @@ use meridian_core::ids::{KeyspaceId, NodeId, RequestId};
 use meridian_core::message::PeerMessage;
 use meridian_core::output::Notice;
 use meridian_core::request::{
-    GroupStatus, Query, Read, ReadLevel, Receipt, Request, Response, Write,
+    Answer, GroupStatus, Query, Read, ReadLevel, Receipt, Request, Response, Shown, Write,
 };
 use meridian_core::{Core, Error, Input, Now, Outputs};
 use meridian_storage::{Engine, MemoryEngine};
@@ -69,6 +69,11 @@ fn node_id(index: usize) -> NodeId {
 impl World {
     /// Three zones of so many nodes, with a leader.
     pub(crate) fn new(per_zone: usize, policy: Policy) -> Self {
+        Self::of_shards(per_zone, policy, SHARDS)
+    }
+
+    /// The same, with so many shards.
+    pub(crate) fn of_shards(per_zone: usize, policy: Policy, shards: u16) -> Self {
         let policy = Policy {
             mode: Mode::Sync,
             ..policy
@@ -84,7 +89,7 @@ impl World {
                 core_index: 0,
                 core_count: 1,
                 entropy: [u8::try_from(index).unwrap() + 1; 32],
-                default_shards: SHARDS,
+                default_shards: shards,
                 default_policy: policy.clone(),
                 timing: Timing::default(),
                 bounds: Bounds::default(),
@@ -173,7 +178,25 @@ impl World {
             .find(|node| self.groups(*node).iter().any(|group| group.leads))
     }
 
+    /// Lets at most so many messages arrive.
+    pub(crate) fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((from, to, message)) = self.messages.pop_front() else {
+                return;
+            };
+            let from = node_id(from);
+            self.input(to, Input::Peer { from, message });
+        }
+    }
+
     pub(crate) fn ask(&mut self, node: usize, request: Request) -> u64 {
+        let id = self.begin(node, request);
+        self.settle();
+        id
+    }
+
+    /// Asks, and lets no message arrive yet.
+    pub(crate) fn begin(&mut self, node: usize, request: Request) -> u64 {
         self.requests += 1;
         let input = Input::Request {
             id: RequestId(self.requests),
@@ -181,7 +204,6 @@ impl World {
             request,
         };
         self.input(node, input);
-        self.settle();
         self.requests
     }
 
@@ -200,6 +222,31 @@ impl World {
             expires_at_ms: None,
         };
         self.ask(node, Request::Write(write))
+    }
+
+    /// A put that so many zones are to hold.
+    pub(crate) fn put_at(&mut self, node: usize, value: &str, zones: u16) -> u64 {
+        let id = u128::from(self.requests);
+        let write = Write {
+            keyspace: KeyspaceId::DEFAULT,
+            key: Bytes::from_static(b"k"),
+            content: Content::Value(Bytes::copy_from_slice(value.as_bytes())),
+            intent: WriteIntent::Overwrite,
+            op_id: OpId { stamp_ms: 1, id },
+            expires_at_ms: None,
+        };
+        self.ask(node, Request::WriteAt { write, zones })
+    }
+
+    /// What a read of several zones answers, within so many milliseconds.
+    pub(crate) fn shown(&mut self, node: usize, zones: u16, ms: u64) -> Result<Shown, Error> {
+        let id = self.get(node, ReadLevel::Zones { count: zones });
+        self.run(ms);
+        match self.answer(id) {
+            Some(Ok(Response::Read(Answer::Shown(shown)))) => Ok(*shown),
+            Some(Err(error)) => Err(error),
+            other => panic!("at node {node}: {other:?}"),
+        }
     }
 
     pub(crate) fn get(&mut self, node: usize, level: ReadLevel) -> u64 {
@@ -227,7 +274,7 @@ impl World {
     pub(crate) fn found(&mut self, node: usize, level: ReadLevel) -> Vec<Bytes> {
         let id = self.get(node, level);
         match self.answer(id) {
-            Some(Ok(Response::Read(meridian_core::request::Answer::Key(set)))) => {
+            Some(Ok(Response::Read(Answer::Key(set)))) => {
                 let values = set.siblings().iter().filter_map(|one| one.content.value());
                 values.cloned().collect()
             }

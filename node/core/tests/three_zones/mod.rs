@@ -82,7 +82,7 @@ fn state_bytes(message: &PeerMessage) -> usize {
         && let Ok(Response::Inner(inner)) = &**result
         && let InnerResponse::MirrorPage(page) = &**inner
     {
-        return bytes(&page.records);
+        return page.records.len();
     }
     0
 }
