@@ -392,9 +392,11 @@ fn unknown_raft_types_and_odd_sizes_are_refused() {
 #[test]
 fn a_page_to_a_mirror_weighs_what_is_told_of_it() {
     for (key_bytes, packed_bytes) in [(0, 0), (1, 100), (16, 70_000), (4096, 1 << 20)] {
+        let mut received = VersionVector::new();
+        received.advance(Incarnation::from_raw(u64::MAX), u64::MAX);
         let page = MirrorPage {
-            received: VersionVector::new(),
-            same: Vec::new(),
+            received,
+            same: vec![(vec![4; key_bytes].into(), vec![5; key_bytes].into())],
             source: Incarnation::from_raw(u64::MAX),
             index: u64::MAX,
             full: true,

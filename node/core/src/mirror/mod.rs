@@ -155,12 +155,16 @@ pub struct MirrorPage {
 /// Bytes of a page's message beside what it counts: numbers, lengths, and the envelopes around them.
 const PAGE_BYTES: usize = 64;
 
+/// Bytes of an entry of a vector, at most.
+const VECTOR_ENTRY_BYTES: usize = 20;
+
 impl MirrorPage {
     /// Bytes of the message that carries it: not less than they are, and fewer than [`PAGE_BYTES`] more.
     pub fn shipped_bytes(&self) -> usize {
         let next = self.next.as_ref().map_or(0, Bytes::len);
         let same = self.same.iter().map(|(from, to)| from.len() + to.len() + 2);
-        self.records.len() + same.sum::<usize>() + self.from.len() + next + PAGE_BYTES
+        let vector = self.received.len() * VECTOR_ENTRY_BYTES;
+        self.records.len() + same.sum::<usize>() + vector + self.from.len() + next + PAGE_BYTES
     }
 }
 
