@@ -23,6 +23,7 @@ pub(crate) mod leases;
 mod life;
 pub(crate) mod log;
 mod members;
+mod merges;
 mod reads;
 mod spanning;
 
@@ -38,6 +39,7 @@ pub(crate) use holds::Said;
 use install::Install;
 use leases::Leases;
 use life::Life;
+use merges::Merges;
 
 use crate::alter::Told;
 use crate::command::{Op, Waiter, WriteOp, WriteOutcome};
@@ -100,6 +102,8 @@ pub(crate) struct Group {
     /// Operations that the next turn proposes.
     queue: Vec<Op>,
     control_queue: Vec<ControlCommand>,
+    /// What came from other zones and is let into the log little by little.
+    pub(crate) merges: Merges,
     hlc: Hlc,
     reads: Reads,
     /// The machine may apply up to this index.
@@ -194,6 +198,7 @@ impl Group {
             raft,
             queue: Vec::new(),
             control_queue: Vec::new(),
+            merges: Merges::default(),
             reads: Reads::default(),
             ready: None,
             outcomes: Vec::new(),
@@ -372,7 +377,7 @@ impl Group {
         self.control_queue.push(command);
     }
 
-    /// Operations queued and not yet proposed.
+    /// Operations queued and not yet proposed, but for merges.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len().saturating_add(self.control_queue.len())
     }

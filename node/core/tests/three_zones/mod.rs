@@ -42,6 +42,8 @@ pub(crate) struct World {
     /// Which nodes hear nothing and are not heard.
     pub(crate) cut: [bool; ZONES],
     pub(crate) damage: Vec<String>,
+    /// Bytes that a node wrote in one turn, at most.
+    pub(crate) turn_bytes: usize,
 }
 
 fn seed() -> ClusterSeed {
@@ -85,6 +87,7 @@ impl World {
             messages: VecDeque::new(),
             cut: [false; ZONES],
             damage: Vec::new(),
+            turn_bytes: 0,
         };
         for node in 0..ZONES {
             world.nodes.push(Node {
@@ -141,6 +144,7 @@ impl World {
         if let Some(core) = core {
             core.step(now, input, &mut out);
             while let Some(turn) = core.turn(now, &mut out) {
+                self.turn_bytes = self.turn_bytes.max(turn.batch.size_bytes());
                 engine.write(turn.batch, turn.durability).unwrap();
                 core.wrote(now, &mut out);
             }
