@@ -11,9 +11,10 @@
 //!   after every call into Raft.
 //!
 //! Read `log` (what Raft sees of the disk), `collect` (the turn), `reads` (read index), `install` (group images); for groups
-//! that span zones also `spanning`, `acks`, `demand`.
+//! that span zones also `spanning`, `acks`, `demand`, `apart`.
 
 pub(crate) mod acks;
+mod apart;
 mod behind;
 mod collect;
 mod demand;
@@ -121,6 +122,7 @@ pub(crate) struct Group {
     spanning: Option<Spanning>,
     seen: Role,
     election_ticks: usize,
+    /// As drawn; see `timeout_of`.
     timeout_ticks: usize,
 }
 
@@ -328,9 +330,8 @@ impl Group {
             self.timeout_ticks =
                 rng.random_range(self.election_ticks..self.election_ticks.saturating_mul(2));
         }
-        self.raft
-            .raft
-            .set_randomized_election_timeout(self.timeout_ticks);
+        let timeout = self.timeout_of(self.timeout_ticks);
+        self.raft.raft.set_randomized_election_timeout(timeout);
         self.seen.state = role.state;
         self.seen.term = role.term;
     }
