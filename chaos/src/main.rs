@@ -60,6 +60,18 @@ enum Command {
     /// Measure what each mode of a keyspace promises, with slow links and a zone cut off and lost.
     #[cfg(feature = "local")]
     Modes(meridian_chaos::local::modes::ModesArgs),
+    /// Measure how long writes take between zones under half of the maximal load.
+    #[cfg(feature = "local")]
+    Lag(meridian_chaos::local::lag::LagArgs),
+    /// Block a zone under load, heal it, and measure how the backlog drains.
+    #[cfg(feature = "local")]
+    Drain(meridian_chaos::local::drain::DrainArgs),
+    /// Cut the leaders' zone of a sync keyspace off, and measure when the others go on.
+    #[cfg(feature = "local")]
+    Leader(meridian_chaos::local::leader::LeaderArgs),
+    /// Kill a mirror while it receives, and read whether it ever shows a mixed cut.
+    #[cfg(feature = "local")]
+    Mirrors(meridian_chaos::local::mirrors::MirrorsArgs),
     /// Show changes to a watcher while leaders are killed.
     #[cfg(feature = "local")]
     Watch(meridian_chaos::local::watch::WatchArgs),
@@ -244,6 +256,14 @@ fn main() -> ExitCode {
         Command::Contend(args) => return meridian_chaos::local::locks::contend(&args),
         #[cfg(feature = "local")]
         Command::Modes(args) => return meridian_chaos::local::modes::main(&args),
+        #[cfg(feature = "local")]
+        Command::Drain(args) => return meridian_chaos::local::drain::main(&args),
+        #[cfg(feature = "local")]
+        Command::Leader(args) => return meridian_chaos::local::leader::main(&args),
+        #[cfg(feature = "local")]
+        Command::Mirrors(args) => return meridian_chaos::local::mirrors::main(&args),
+        #[cfg(feature = "local")]
+        Command::Lag(args) => return meridian_chaos::local::lag::main(&args),
         #[cfg(feature = "local")]
         Command::Watch(args) => return meridian_chaos::local::watch::main(&args),
         Command::Check(check) => return check_file(&check.file, check.workload),

@@ -12,21 +12,34 @@
 //!
 //! `modes` measures what each mode of a keyspace promises, with slow links and a zone cut off and lost.
 //!
+//! `lag`, `drain`, `leader` and `mirrors` measure single promises on three zones that are far apart; a bar decides.
+//!
 //! Read `ledger` (the promise), `workload` (the writers), `run` (the order of events), `lossy` (the disk).
 
 mod args;
+mod ask;
+mod backlog;
 mod bank;
 pub mod cluster;
+pub mod drain;
 pub mod ends;
+mod experiment;
+pub mod lag;
+pub mod leader;
 pub mod ledger;
 pub mod locks;
 pub mod lossy;
+pub mod mirrors;
 pub mod modes;
 pub mod plan;
 pub mod process;
+mod puts;
+mod rate;
 mod run;
+mod table;
 pub mod watch;
 mod workload;
+mod zones;
 
 pub use args::LocalArgs;
 pub use bank::{BankArgs, main as bank_main};

@@ -22,7 +22,7 @@ use crate::group::{Group, Outcome, RoleChange, Said, TurnContext};
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
 use crate::levels::Levels;
-use crate::limits::VIEWS_MAX;
+use crate::limits::{MERGE_TURN_BYTES, VIEWS_MAX};
 use crate::message::PeerMessage;
 use crate::mirror::Mirrors;
 use crate::output::{Input, Notice, Outputs, Turn};
@@ -337,7 +337,7 @@ impl Core {
                 .saturating_sub(self.images.len()),
         };
         act(group, &mut context);
-        if group.queued() > 0 {
+        if group.queued() > 0 || !group.merges.is_empty() {
             self.active.insert(id);
         }
     }
@@ -381,6 +381,7 @@ impl Core {
         }
         sync |= self.collect_mirrors(&mut work)?;
         let mut catalog_changed = false;
+        let merge_bytes = self.merge_bytes();
         for id in std::mem::take(&mut self.active) {
             let Some(group) = self.groups.get_mut(&id) else {
                 continue;
@@ -395,6 +396,7 @@ impl Core {
                 observe: self.config.observe,
                 work: &mut work,
                 out,
+                merge_bytes,
             };
             let collected = group.collect(&mut context)?;
             sync |= collected.sync;
@@ -418,6 +420,18 @@ impl Core {
             Durability::Buffered
         };
         Ok(Some(Turn { batch, durability }))
+    }
+
+    /// Bytes of merges that each group may propose in this turn. None where that would make a turn wait for the disk that
+    /// only applies what is there already: whoever waits for that is not to wait for merges as well.
+    fn merge_bytes(&self) -> Option<usize> {
+        let active = || self.active.iter().filter_map(|id| self.groups.get(id));
+        let applies = active().any(Group::has_applicable);
+        if applies && active().all(|group| group.queued() == 0) {
+            return None;
+        }
+        let merging = active().filter(|group| !group.merges.is_empty()).count();
+        Some(MERGE_TURN_BYTES / merging.max(1))
     }
 
     /// The turn's batch is written as it asked for: everything that waited for it leaves.

@@ -29,6 +29,22 @@ pub const SCAN_KEYS_MAX: usize = 1000;
 /// Bytes in one page of a scan; one value always fits.
 pub const SCAN_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of effects from other zones that a core lets into its logs in one turn, when its clients bring less: what they
+/// ask for meanwhile waits about a millisecond for it.
+pub const MERGE_TURN_BYTES: usize = 16 << 10;
+
+/// Bytes of merges that a group proposes with each byte of its clients' writes: what two other zones as busy as this one
+/// send, and as much again, so that a load that all zones bear leaves no growing backlog.
+pub const MERGES_PER_WRITE: usize = 4;
+
+/// Bytes of effects after which a message of the exchange is closed: read, sent and taken in without holding anything up.
+/// One effect always fits, and the rest of its transaction.
+pub const EXCHANGE_CHUNK_BYTES: usize = 32 << 10;
+
+/// Chunks that are read back from the store in answer to one acknowledgement: twice what it acknowledges, so that the
+/// window opens, and no more, since reading them holds a core up.
+pub const EXCHANGE_CHUNKS_READ: usize = 2;
+
 /// Bytes of effects in one exchange message; one effect always fits.
 pub const EXCHANGE_BATCH_BYTES_MAX: usize = 2 << 20;
 
@@ -139,8 +155,9 @@ pub const LEASES_ASKED_MAX: usize = 256;
 pub const EXPIRE_KEYS_MAX: usize = 512;
 
 /// How long a strong operation on a group that spans zones may wait for other zones, in milliseconds: a node that is cut
-/// off says so within it. Twice the longest round trip that such groups are meant for, with room for a slow disk.
-pub const STRONG_MS_MAX: u64 = 1_000;
+/// off is to say so within a second, and this is looked at once per tick. Well over the longest round trips that such groups
+/// are meant for, with room for a slow disk.
+pub const STRONG_MS_MAX: u64 = 900;
 
 /// The same as [`HOLD_MS_MAX`] where parts of a view are taken in several zones: two round trips over an ocean.
 pub const HOLD_ACROSS_MS_MAX: u64 = 400;
@@ -149,6 +166,8 @@ const _: () = assert!(
     VALUE_SIZE_BYTES_MAX + CONTEXT_SIZE_BYTES_MAX + KEY_SIZE_BYTES_MAX < EXCHANGE_BATCH_BYTES_MAX
 );
 const _: () = assert!(EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(MERGE_TURN_BYTES <= EXCHANGE_CHUNK_BYTES);
+const _: () = assert!(EXCHANGE_CHUNK_BYTES <= EXCHANGE_BATCH_BYTES_MAX);
 const _: () = assert!(TRANSACTION_BYTES_MAX + EXCHANGE_BATCH_BYTES_MAX <= ENTRY_BYTES_MAX);
 
 /// Shortest time between two cuts: each is a round of agreement over all shards.

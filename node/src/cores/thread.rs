@@ -1,6 +1,8 @@
 //! The loop of a core thread: inputs in, one write, outputs out.
 //!
-//! One turn takes whatever waits (up to a bound), steps the core with each, and lets it write once for all its groups.
+//! It takes whatever waits (up to a bound), steps the core with each, and lets it write once for all its groups; after two
+//! such turns it looks again what has come, so that work which goes on for long (catching up with another zone) holds up
+//! nobody for long.
 //! A full disk stalls the thread until there is room again: what asks meanwhile is answered `DISK_FULL`, surely without
 //! effect. Any other failed write ends the node.
 
@@ -75,10 +77,24 @@ struct Taken {
     bytes: usize,
 }
 
+/// Turns after which the core is given what has come meanwhile: one that writes a log down, and one that applies what is
+/// committed thereby, so that nobody's answer waits for the disk twice.
+const TURNS_MAX: usize = 2;
+
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     Go,
+    Stop,
+}
+
+/// What comes after some turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing is left to do: wait for work.
+    Rest,
+    /// There may be more to do; look what has come meanwhile, and go on.
+    Again,
     Stop,
 }
 
@@ -170,15 +186,22 @@ fn spawn(thread: CoreThread) -> Result<JoinHandle<()>, StartError> {
 impl CoreThread {
     fn run(mut self) {
         let mut next_tick = Instant::now();
+        let mut next = Next::Rest;
         loop {
-            let mut flow = self.gather(next_tick);
+            let until = match next {
+                Next::Rest => next_tick,
+                Next::Again => Instant::now(),
+                Next::Stop => return,
+            };
+            let flow = self.gather(until);
             let now = self.shared.clock.now();
             if Instant::now() >= next_tick {
                 self.core.step(now, Input::Tick, &mut self.out);
                 next_tick = (next_tick + self.tick).max(Instant::now());
             }
-            if self.take_turns() == Flow::Stop {
-                flow = Flow::Stop;
+            next = self.take_turns();
+            while flow == Flow::Stop && next == Next::Again {
+                next = self.take_turns();
             }
             if flow == Flow::Stop {
                 return;
@@ -186,12 +209,12 @@ impl CoreThread {
         }
     }
 
-    /// Waits for work until the next tick is due, then steps the core with all that is there, up to a bound.
-    fn gather(&mut self, next_tick: Instant) -> Flow {
+    /// Waits for work until some time, then steps the core with all that is there, up to a bound.
+    fn gather(&mut self, until: Instant) -> Flow {
         for work in std::mem::take(&mut self.deferred) {
             self.step_work(work);
         }
-        let patience = next_tick.saturating_duration_since(Instant::now());
+        let patience = until.saturating_duration_since(Instant::now());
         let mut work = match self.inbox.recv_timeout(patience) {
             Ok(work) => Some(work),
             Err(RecvTimeoutError::Timeout) => None,
@@ -276,22 +299,22 @@ impl CoreThread {
         Taken { inputs, bytes }
     }
 
-    /// Lets the core write what it has to, as often as it has to, and hands out what it says.
-    fn take_turns(&mut self) -> Flow {
-        loop {
+    /// Lets the core write what it has to, a few times, and hands out what it says.
+    fn take_turns(&mut self) -> Next {
+        for _ in 0..TURNS_MAX {
             let now = self.shared.clock.now();
             let Some(turn) = self.core.turn(now, &mut self.out) else {
-                break;
+                self.deliver_all();
+                return Next::Rest;
             };
             self.deliver_messages();
             if self.write(turn) == Flow::Stop {
-                return Flow::Stop;
+                return Next::Stop;
             }
             self.core.wrote(self.shared.clock.now(), &mut self.out);
             self.deliver_all();
         }
-        self.deliver_all();
-        Flow::Go
+        Next::Again
     }
 
     fn write(&mut self, turn: Turn) -> Flow {

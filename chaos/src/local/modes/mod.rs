@@ -5,15 +5,13 @@
 //! keyspace loses nothing, a strong operation on the minority side is refused within its bound, and each zone of an async
 //! keyspace goes on. The rest is told as it is.
 //!
-//! Read `phases` for what is done, `ask` for one request, `table` for how it is told.
+//! Read `phases` for what is done, `zones` for how it is set up.
 #![expect(
     clippy::print_stdout,
     reason = "a command line tool reports on standard output"
 )]
 
-mod ask;
 mod phases;
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,9 +19,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::cluster::{Cluster, Setting};
 use super::ends::Ends;
-use super::plan::Shape;
+use super::zones::{Start, Zones, three};
 use phases::Bench;
 
 /// Measures the modes on real processes with slow links.
@@ -77,22 +74,16 @@ async fn experiment(args: &ModesArgs) -> Result<Vec<String>, String> {
 }
 
 async fn experiment_in(args: &ModesArgs, folder: &Path) -> Result<Vec<String>, String> {
-    let [near, middle, far] = args.delays_ms.as_slice() else {
-        return Err("three delays are wanted".to_owned());
-    };
-    let cluster = Cluster::create(&Setting {
-        shape: Shape {
-            zones: 3,
-            nodes_per_zone: 1,
-        },
+    let delays_ms = three(&args.delays_ms)?;
+    let zones = Zones::start(Start {
+        folder,
         program: args.node_bin.clone(),
-        folder: folder.to_owned(),
         core_threads: 1,
-        first_subnet: std::process::id().to_le_bytes()[0],
-    })?;
-    let mut bench = Bench::start(cluster.allow_faults()).await?;
-    bench.delay([*near, *middle, *far]).await?;
+        delays_ms,
+    });
+    let mut bench = Bench::new(zones.await?);
     Box::pin(bench.create_keyspaces()).await?;
+    let [near, middle, far] = delays_ms;
     println!("delays one way: zones 1-2 {near} ms, 2-3 {middle} ms, 1-3 {far} ms\n");
     bench.quiet(args.operations).await?;
     bench.cut_off().await?;

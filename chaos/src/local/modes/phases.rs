@@ -2,18 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use meridian_client::Error;
 use meridian_client::proto::admin::v1 as admin;
 use meridian_client::proto::kv::v1 as wire;
-use meridian_client::{Admin, Client, Error};
 use wire::read_level::Kind;
 
-use super::ask::{Asker, Told, level};
-use super::table::{median_and_most, ms, print};
-use crate::local::cluster::Cluster;
+use crate::local::ask::{Asker, Told, level, told};
+use crate::local::table::{median_and_most, ms, print};
+use crate::local::zones::{Zones, text};
 
-/// Deadline of one request: longer than any promise here, so that what answers late is seen.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// A strong operation that cannot be done is refused within this (issue: at once, bounded by a second), and a little for
 /// the machine.
 const REFUSED_WITHIN: Duration = Duration::from_millis(1_500);
@@ -31,84 +28,26 @@ const LOST: usize = 2;
 
 /// A cluster under measurement.
 pub(super) struct Bench {
-    cluster: Cluster,
-    zones: Vec<String>,
-    askers: Vec<Asker>,
-    client: Client,
+    zones: Zones,
     /// Promises that did not hold.
     pub(super) broken: Vec<String>,
 }
 
-fn text(error: impl ToString) -> String {
-    error.to_string()
-}
-
-/// What became of a request, and how fast.
-fn told<T>((time, answer): &Told<T>) -> String {
-    match answer {
-        Ok(_) => format!("done in {}", ms(*time)),
-        Err(error) => format!("{} after {}", error.reason(), ms(*time)),
-    }
-}
-
 impl Bench {
-    pub(super) async fn start(mut cluster: Cluster) -> Result<Self, String> {
-        cluster.start_all().await?;
-        let zones = cluster.plan.zones();
-        let mut askers = Vec::new();
-        for node in cluster.plan.nodes() {
-            askers.push(Asker::connect(&node.addr(), REQUEST_TIME_MAX).await?);
-        }
-        let first = zones.first().ok_or("a cluster without zones")?;
-        let client = cluster.client(first, CALL_TIME_MAX).await.map_err(text)?;
-        Ok(Self {
-            cluster,
+    pub(super) const fn new(zones: Zones) -> Self {
+        Self {
             zones,
-            askers,
-            client,
             broken: Vec::new(),
-        })
-    }
-
-    fn admin(&self) -> Admin {
-        self.client.admin()
+        }
     }
 
     fn asker(&self, zone: usize) -> Result<&Asker, String> {
-        self.askers
-            .get(zone)
-            .ok_or_else(|| format!("no zone {zone}"))
-    }
-
-    fn zone(&self, zone: usize) -> Result<String, String> {
-        let zone = self.zones.get(zone).cloned();
-        zone.ok_or_else(|| "no such zone".to_owned())
-    }
-
-    /// Tells every node of the delays between the zones.
-    pub(super) async fn delay(&self, delays_ms: [u64; 3]) -> Result<(), String> {
-        for ((from, to), delay_ms) in [(0, 1), (1, 2), (0, 2)].into_iter().zip(delays_ms) {
-            let request = admin::FaultDelayRequest {
-                from: self.zone(from)?,
-                to: self.zone(to)?,
-                delay_ms,
-                one_way: false,
-            };
-            let told = self.admin();
-            let told = told
-                .each_node(|node| {
-                    let request = request.clone();
-                    async move { node.fault_delay(request).await }
-                })
-                .await;
-            all(told)?;
-        }
-        Ok(())
+        self.zones.asker(zone)
     }
 
     /// A keyspace of each mode, known to every node.
     pub(super) async fn create_keyspaces(&self) -> Result<(), String> {
-        let home = self.zone(0)?;
+        let home = self.zones.name(0)?;
         for name in KEYSPACES {
             let policy = match name {
                 "sync" => admin::Policy {
@@ -124,7 +63,7 @@ impl Bench {
                 },
                 "snapshot" => admin::Policy {
                     mode: "snapshot".to_owned(),
-                    home: self.zone(LOST)?,
+                    home: self.zones.name(LOST)?,
                     interval_ms: INTERVAL_MS,
                     ..admin::Policy::default()
                 },
@@ -133,49 +72,9 @@ impl Bench {
                     ..admin::Policy::default()
                 },
             };
-            let request = admin::KeyspaceCreateRequest {
-                name: name.to_owned(),
-                policy: Some(policy),
-                ..admin::KeyspaceCreateRequest::default()
-            };
-            let admin = self.admin();
-            let created = admin.any_node(|node| {
-                let request = request.clone();
-                async move { node.keyspace_create(request).await }
-            });
-            created.await.map_err(text)?;
-        }
-        for keyspace in KEYSPACES {
-            for zone in 0..self.zones.len() {
-                self.serves(keyspace, zone).await?;
-            }
+            self.zones.create(name, 0, policy).await?;
         }
         tokio::time::sleep(SETTLE).await;
-        Ok(())
-    }
-
-    /// Waits until a zone answers for every shard of a keyspace, whatever it answers.
-    async fn serves(&self, keyspace: &str, zone: usize) -> Result<(), String> {
-        let until = Instant::now() + CALL_TIME_MAX;
-        let asker = self.asker(zone)?;
-        for n in 0..32 {
-            loop {
-                let (_, answer) = asker
-                    .get(keyspace, &format!("probe-{n}"), level(Kind::Eventual))
-                    .await;
-                if answer.is_ok() {
-                    break;
-                }
-                if Instant::now() >= until {
-                    return Err(format!(
-                        "{keyspace} does not serve in zone {}: {:?}",
-                        zone + 1,
-                        answer.err()
-                    ));
-                }
-                tokio::time::sleep(POLL).await;
-            }
-        }
         Ok(())
     }
 
@@ -183,7 +82,7 @@ impl Bench {
     pub(super) async fn quiet(&self, operations: usize) -> Result<(), String> {
         let mut rows = Vec::new();
         for keyspace in KEYSPACES {
-            for zone in 0..self.zones.len() {
+            for zone in 0..self.zones.count() {
                 let asker = self.asker(zone)?;
                 let (mut puts, mut gets, mut eventual) = (Vec::new(), Vec::new(), Vec::new());
                 for n in 0..operations {
@@ -214,7 +113,7 @@ impl Bench {
 
     /// Cuts one zone off, and asks on both sides.
     pub(super) async fn cut_off(&mut self) -> Result<(), String> {
-        self.block(true).await?;
+        self.zones.block(LOST).await?;
         let mut rows = Vec::new();
         for keyspace in KEYSPACES {
             let asker = self.asker(LOST)?.clone();
@@ -248,7 +147,7 @@ impl Bench {
             "eventual get",
         ];
         print(head, &rows);
-        self.block(false).await?;
+        self.zones.heal(LOST).await?;
         tokio::time::sleep(SETTLE).await;
         Ok(())
     }
@@ -301,42 +200,14 @@ impl Bench {
         }
     }
 
-    async fn block(&self, on: bool) -> Result<(), String> {
-        for other in 0..self.zones.len() {
-            if other == LOST {
-                continue;
-            }
-            let (from, to) = (self.zone(LOST)?, self.zone(other)?);
-            let admin = self.admin();
-            let told = admin
-                .each_node(|node| {
-                    let (from, to) = (from.clone(), to.clone());
-                    async move {
-                        if on {
-                            let one_way = false;
-                            let block = admin::FaultBlockRequest { from, to, one_way };
-                            node.fault_block(block).await.map(drop)
-                        } else {
-                            node.fault_heal(admin::FaultHealRequest { from, to })
-                                .await
-                                .map(drop)
-                        }
-                    }
-                })
-                .await;
-            all(told)?;
-        }
-        Ok(())
-    }
-
     /// Writes in the zone that is about to be lost, then loses it, and counts what the others lack.
     pub(super) async fn lose(&mut self, time: Duration) -> Result<(), String> {
         let asker = self.asker(LOST)?.clone();
         let writers = KEYSPACES.map(|keyspace| tokio::spawn(write(asker.clone(), keyspace)));
         tokio::time::sleep(time).await;
-        for node in self.cluster.plan.nodes() {
-            if node.zone == self.zone(LOST)? {
-                self.cluster.kill(&node.name)?;
+        for node in self.zones.cluster.plan.nodes() {
+            if node.zone == self.zones.name(LOST)? {
+                self.zones.cluster.kill(&node.name)?;
             }
         }
         let mut acknowledged = Vec::new();
@@ -420,9 +291,4 @@ fn times<T>(asked: Vec<Told<T>>) -> String {
         return format!("{} ({} of {})", error.reason(), failed.len(), asked.len());
     }
     median_and_most(asked.into_iter().map(|(time, _)| time).collect())
-}
-
-fn all<N, T>(told: Vec<(N, Result<T, Error>)>) -> Result<(), String> {
-    told.into_iter()
-        .try_for_each(|(_, answer)| answer.map(drop).map_err(text))
 }

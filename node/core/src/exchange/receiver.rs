@@ -26,7 +26,7 @@ const SPOKE_MS: u64 = 2_000;
 const ACKNOWLEDGE_MS: u64 = 10;
 
 /// Effects after which an acknowledgement does not wait.
-const ACKNOWLEDGE_EFFECTS: usize = 256;
+const ACKNOWLEDGE_EFFECTS: u64 = 256;
 
 /// Least time between two rewinds asked of one zone: what is in flight after the first must have time to arrive.
 const REWIND_MS: u64 = 300;
@@ -55,6 +55,8 @@ struct Source {
     spoke_at: Option<Now>,
     said_at: Option<Now>,
     unacknowledged: usize,
+    /// How many effects of other groups had been received when it was last told.
+    told: u64,
     rewound_at: Option<Now>,
     rewind: bool,
 }
@@ -149,16 +151,19 @@ impl Group {
         }
         let last = have.saturating_add(u64::try_from(rest.len()).unwrap_or(u64::MAX));
         receiver.proposed.insert(incarnation, last);
-        self.enqueue(Op::Merge {
+        self.merges.push(Op::Merge {
             incarnation,
             first: have.saturating_add(1),
             effects: rest,
         });
     }
 
-    /// Acknowledges to zones from which enough has come, or long enough ago.
+    /// Acknowledges to zones from which enough has come, or long enough ago. What waits to be merged is acknowledged when it
+    /// is: nothing is said meanwhile that was said before.
     pub(super) fn acknowledge(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
+        let merging = !self.merges.is_empty();
+        let received = self.received_of_others();
         let all = std::mem::take(&mut self.exchange.receiver.rewind_wanted);
         let mut due = Vec::new();
         for (side, source) in &mut self.exchange.receiver.sources {
@@ -166,12 +171,25 @@ impl Group {
             let waited = source
                 .said_at
                 .is_none_or(|at| now.mono_ns >= at.after_ms(ACKNOWLEDGE_MS));
-            let much = source.unacknowledged >= ACKNOWLEDGE_EFFECTS;
-            if source.rewind || (source.unacknowledged > 0 && (waited || much)) {
+            let news = received.saturating_sub(source.told);
+            let ripe = source.unacknowledged > 0
+                && (waited || news >= ACKNOWLEDGE_EFFECTS)
+                && (news > 0 || !merging);
+            if source.rewind || ripe {
                 due.push(*side);
             }
         }
         self.subscribe_to(&due, context);
+    }
+
+    /// How many effects of other groups this one has received.
+    fn received_of_others(&self) -> u64 {
+        self.shard().map_or(0, |shard| {
+            let meta = shard.meta();
+            let others = meta.received.iter();
+            let others = others.filter(|(incarnation, _)| *incarnation != meta.incarnation);
+            others.fold(0, |sum, (_, counter)| sum.saturating_add(counter))
+        })
     }
 
     /// Repeats subscriptions that are due.
@@ -190,10 +208,12 @@ impl Group {
             .into_iter()
             .filter(|side| {
                 let source = known.entry(*side).or_default();
-                source.unacknowledged > 0
-                    || source
+                let waited = |ms| {
+                    source
                         .said_at
-                        .is_none_or(|at| now.mono_ns >= at.after_ms(interval))
+                        .is_none_or(|at| now.mono_ns >= at.after_ms(ms))
+                };
+                (source.unacknowledged > 0 && waited(ACKNOWLEDGE_MS)) || waited(interval)
             })
             .collect();
         self.subscribe_to(&due, context);
@@ -207,6 +227,7 @@ impl Group {
         let (incarnation, received) = (shard.meta().incarnation, shard.meta().received.clone());
         self.exchange.learn(incarnation, &received);
         self.note_stalls(&received, context.now);
+        let (told, merging) = (self.received_of_others(), !self.merges.is_empty());
         for side in sides {
             let Some(node) = self.node_of(*side, context) else {
                 continue;
@@ -220,7 +241,10 @@ impl Group {
                 source.rewound_at
             };
             source.said_at = Some(context.now);
-            source.unacknowledged = 0;
+            source.told = told;
+            if !merging {
+                source.unacknowledged = 0;
+            }
             let (received, known) = (received.clone(), self.exchange.known.clone());
             let body = Exchange::Subscribe {
                 received,

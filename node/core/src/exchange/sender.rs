@@ -1,4 +1,7 @@
 //! The sending side: a window of effects in flight to each zone that subscribes.
+//!
+//! What was applied just now is sent from memory. What is older is read back from the store: in small chunks, and only in
+//! answer to what the other side says, so that catching up goes at its pace and holds nobody up here.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +12,7 @@ use super::{ExchangeContext, peer};
 use crate::command::Effect;
 use crate::group::Group;
 use crate::ids::{NodeId, Side};
-use crate::limits::{EXCHANGE_BATCH_BYTES_MAX, EXCHANGE_WINDOW_BYTES};
+use crate::limits::{EXCHANGE_CHUNK_BYTES, EXCHANGE_CHUNKS_READ, EXCHANGE_WINDOW_BYTES};
 use crate::message::Exchange;
 use crate::shard::outbox;
 use crate::time::Now;
@@ -156,18 +159,19 @@ impl Group {
         link.heard_at = now;
         link.relay = subscription.relay;
         link.acknowledge(&subscription.received, now);
-        self.pump(side, context);
+        self.pump(side, EXCHANGE_CHUNKS_READ, context);
     }
 
     /// Sends what is new to every subscriber.
     pub(super) fn pump_all(&mut self, context: &mut ExchangeContext<'_>) {
         let sides: Vec<Side> = self.exchange.sender.links.keys().copied().collect();
         for side in sides {
-            self.pump(side, context);
+            self.pump(side, 0, context);
         }
     }
 
-    fn pump(&mut self, side: Side, context: &mut ExchangeContext<'_>) {
+    /// Sends a zone what it lacks, at most so many chunks of it read back from the store.
+    fn pump(&mut self, side: Side, chunks_read: usize, context: &mut ExchangeContext<'_>) {
         let Some(link) = self.exchange.sender.links.get(&side) else {
             return;
         };
@@ -189,7 +193,7 @@ impl Group {
                 .filter(|incarnation| *incarnation != own),
         );
         for incarnation in incarnations {
-            self.pump_incarnation(side, incarnation, context);
+            self.pump_incarnation(side, (incarnation, chunks_read), context);
         }
     }
 
@@ -197,7 +201,7 @@ impl Group {
     fn pump_incarnation(
         &mut self,
         side: Side,
-        incarnation: Incarnation,
+        (incarnation, mut chunks_read): (Incarnation, usize),
         context: &mut ExchangeContext<'_>,
     ) {
         loop {
@@ -216,24 +220,36 @@ impl Group {
             }
             let room = EXCHANGE_WINDOW_BYTES
                 .saturating_sub(link.flight_bytes)
-                .min(EXCHANGE_BATCH_BYTES_MAX);
+                .min(EXCHANGE_CHUNK_BYTES);
             let effects = match self.exchange.ring.read(incarnation, after, room) {
                 Some(effects) => effects,
-                None => match outbox::read(context.engine, self.id, incarnation, after, room) {
-                    Ok(effects) => effects,
-                    Err(error) => {
-                        context.out.notices.push(crate::output::Notice::Damaged {
-                            detail: error.to_string(),
-                        });
-                        return;
-                    }
-                },
+                None if chunks_read == 0 => return,
+                None => {
+                    chunks_read -= 1;
+                    self.read_back((incarnation, after), room, context)
+                }
             };
             if effects.is_empty() {
                 return;
             }
             self.send_effects(side, (incarnation, after), effects, context);
         }
+    }
+
+    /// Effects from the store; none where it does not read.
+    fn read_back(
+        &self,
+        (incarnation, after): (Incarnation, u64),
+        room: usize,
+        context: &mut ExchangeContext<'_>,
+    ) -> Vec<Effect> {
+        let read = outbox::read(context.engine, self.id, incarnation, after, room);
+        read.unwrap_or_else(|error| {
+            context.out.notices.push(crate::output::Notice::Damaged {
+                detail: error.to_string(),
+            });
+            Vec::new()
+        })
     }
 
     fn send_effects(
@@ -294,7 +310,7 @@ impl Group {
             }
         }
         for side in due {
-            self.pump(side, context);
+            self.pump(side, EXCHANGE_CHUNKS_READ, context);
         }
     }
 }

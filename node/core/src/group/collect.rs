@@ -1,5 +1,7 @@
 //! A group's part in a turn: `collect` before the write, `settle` after it.
 //!
+//! Merges wait aside (`merges`): in each turn some of them are proposed, after what clients have asked for.
+//!
 //! Order inside `collect`: propose, take Raft's ready, store entries and hard state, apply what is committed and
 //! persisted, cut the log, save. raft 0.7.0 hands out only entries up to min(committed, persisted), so applying in the
 //! batch that appends later entries is safe (protocol rule 31).
@@ -16,7 +18,7 @@ use crate::error::Error;
 use crate::exchange::Applied;
 use crate::ids::{GroupId, RequestId};
 use crate::keys::{Kind, VersionKey};
-use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OPS_MAX};
+use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OPS_MAX, MERGES_PER_WRITE};
 use crate::output::{Observation, Outputs, Stage};
 use crate::shard::{Resolved, versions};
 use crate::time::Now;
@@ -56,6 +58,8 @@ pub(crate) struct TurnContext<'a, 'w> {
     pub(crate) observe: bool,
     pub(crate) work: &'a mut Workspace<'w>,
     pub(crate) out: &'a mut Outputs,
+    /// Bytes of merges that each group may propose; `None`: not in this turn.
+    pub(crate) merge_bytes: Option<usize>,
 }
 
 impl Group {
@@ -65,7 +69,7 @@ impl Group {
         context: &mut TurnContext<'_, '_>,
     ) -> Result<Collected, Error> {
         let mut collected = Collected::default();
-        self.propose_queue(context.now, &mut collected);
+        self.propose_queue((context.now, context.merge_bytes), &mut collected);
         self.ask_read_index();
         let mut save = false;
         if self.raft.has_ready() {
@@ -97,7 +101,12 @@ impl Group {
         self.shard().map_or(0, |shard| shard.meta().changes)
     }
 
-    fn propose_queue(&mut self, now: Now, collected: &mut Collected) {
+    fn propose_queue(
+        &mut self,
+        (now, merge_bytes): (Now, Option<usize>),
+        collected: &mut Collected,
+    ) {
+        self.queue_merges(merge_bytes);
         if self.queue.is_empty() && self.control_queue.is_empty() {
             return;
         }
@@ -128,12 +137,27 @@ impl Group {
             };
             if !refused.is_empty() {
                 accepted = false;
+                self.merges.clear();
                 self.exchange.proposals_lost();
                 collected
                     .refused
                     .extend(refused.iter().filter_map(waiter_of));
             }
         }
+    }
+
+    /// Queues merges behind what clients and this group itself have asked for.
+    fn queue_merges(&mut self, merge_bytes: Option<usize>) {
+        if !self.leads() {
+            // Nothing is merged here any more: the next leader is sent all of it.
+            self.merges.clear();
+        }
+        let Some(bytes_max) = merge_bytes.filter(|_| !self.merges.is_empty()) else {
+            return;
+        };
+        let asked: usize = self.queue.iter().map(Op::encoded_bytes).sum();
+        let bytes_max = bytes_max.max(asked.saturating_mul(MERGES_PER_WRITE));
+        self.queue.extend(self.merges.take(bytes_max));
     }
 
     /// Proposes one entry, or hands its operations back. Once one is refused, so are those queued behind it: the end of
@@ -422,13 +446,18 @@ impl Group {
 
     /// Something would happen in a turn.
     pub(crate) fn has_work(&self) -> bool {
-        let applicable = !self.log().installing()
+        self.has_applicable()
+            || self.queued() > 0
+            || !self.merges.is_empty()
+            || self.raft.has_ready()
+    }
+
+    /// An entry would be applied in a turn.
+    pub(crate) fn has_applicable(&self) -> bool {
+        let next = self.machine.applied().saturating_add(1);
+        !self.log().installing()
             && self.machine.applied() < self.apply_to
-            && self
-                .log()
-                .entry(self.machine.applied().saturating_add(1))
-                .is_some();
-        applicable || self.queued() > 0 || self.raft.has_ready()
+            && self.log().entry(next).is_some()
     }
 }
 

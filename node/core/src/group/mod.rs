@@ -11,9 +11,10 @@
 //!   after every call into Raft.
 //!
 //! Read `log` (what Raft sees of the disk), `collect` (the turn), `reads` (read index), `install` (group images); for groups
-//! that span zones also `spanning`, `acks`, `demand`.
+//! that span zones also `spanning`, `acks`, `demand`, `apart`.
 
 pub(crate) mod acks;
+mod apart;
 mod behind;
 mod collect;
 mod demand;
@@ -23,6 +24,7 @@ pub(crate) mod leases;
 mod life;
 pub(crate) mod log;
 mod members;
+mod merges;
 mod reads;
 mod spanning;
 
@@ -38,6 +40,7 @@ pub(crate) use holds::Said;
 use install::Install;
 use leases::Leases;
 use life::Life;
+use merges::Merges;
 
 use crate::alter::Told;
 use crate::command::{Op, Waiter, WriteOp, WriteOutcome};
@@ -100,6 +103,8 @@ pub(crate) struct Group {
     /// Operations that the next turn proposes.
     queue: Vec<Op>,
     control_queue: Vec<ControlCommand>,
+    /// What came from other zones and is let into the log little by little.
+    pub(crate) merges: Merges,
     hlc: Hlc,
     reads: Reads,
     /// The machine may apply up to this index.
@@ -117,6 +122,7 @@ pub(crate) struct Group {
     spanning: Option<Spanning>,
     seen: Role,
     election_ticks: usize,
+    /// As drawn; see `timeout_of`.
     timeout_ticks: usize,
 }
 
@@ -194,6 +200,7 @@ impl Group {
             raft,
             queue: Vec::new(),
             control_queue: Vec::new(),
+            merges: Merges::default(),
             reads: Reads::default(),
             ready: None,
             outcomes: Vec::new(),
@@ -323,9 +330,8 @@ impl Group {
             self.timeout_ticks =
                 rng.random_range(self.election_ticks..self.election_ticks.saturating_mul(2));
         }
-        self.raft
-            .raft
-            .set_randomized_election_timeout(self.timeout_ticks);
+        let timeout = self.timeout_of(self.timeout_ticks);
+        self.raft.raft.set_randomized_election_timeout(timeout);
         self.seen.state = role.state;
         self.seen.term = role.term;
     }
@@ -372,7 +378,7 @@ impl Group {
         self.control_queue.push(command);
     }
 
-    /// Operations queued and not yet proposed.
+    /// Operations queued and not yet proposed, but for merges.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len().saturating_add(self.control_queue.len())
     }

@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) damage: Vec<String>,
     /// Bytes of keys and their states that were sent from one zone to another, by the exchange and to mirrors.
     pub(crate) crossed_bytes: usize,
+    /// Bytes that a node wrote in one turn, at most.
+    pub(crate) turn_bytes: usize,
 }
 
 fn seed() -> ClusterSeed {
@@ -112,6 +114,7 @@ impl World {
             messages: VecDeque::new(),
             cut: [false; ZONES],
             damage: Vec::new(),
+            turn_bytes: 0,
         };
         for node in 0..ZONES {
             world.nodes.push(Node {
@@ -168,6 +171,7 @@ impl World {
         if let Some(core) = core {
             core.step(now, input, &mut out);
             while let Some(turn) = core.turn(now, &mut out) {
+                self.turn_bytes = self.turn_bytes.max(turn.batch.size_bytes());
                 engine.write(turn.batch, turn.durability).unwrap();
                 core.wrote(now, &mut out);
             }

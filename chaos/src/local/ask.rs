@@ -7,8 +7,18 @@ use meridian_client::proto::kv::v1 as wire;
 use tonic::transport::Channel;
 use wire::kv_client::KvClient;
 
+use super::table::ms;
+
 /// What a request comes to.
 pub(super) type Told<T> = (Duration, Result<T, Error>);
+
+/// What became of a request, and how fast.
+pub(super) fn told<T>((time, answer): &Told<T>) -> String {
+    match answer {
+        Ok(_) => format!("done in {}", ms(*time)),
+        Err(error) => format!("{} after {}", error.reason(), ms(*time)),
+    }
+}
 
 /// A node, for the clients of its zone.
 #[derive(Clone, Debug)]
