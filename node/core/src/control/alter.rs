@@ -309,7 +309,7 @@ mod tests {
         let round = round(&catalog, old);
         let (first, _) = groups(&catalog, new)[0];
         for record in &mut catalog.keyspaces.get_mut(&new).unwrap().groups {
-            record.id.epoch += u64::from(record.id == first);
+            record.id.epoch += u32::from(record.id == first);
         }
         report(&mut catalog, last, AlterReport::Ready { round });
         assert_eq!(catalog.keyspace_named("default").unwrap().id, old);

@@ -9,12 +9,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use meridian_causal::VersionVector;
+use meridian_causal::{VersionVector, ZoneId};
 use rand::Rng;
 
 use super::ExchangeContext;
-use super::ends;
 use super::sender::CompareView;
+use super::{ends, peer};
 use crate::catalog::GroupRecord;
 use crate::command::Op;
 use crate::error::Error;
@@ -183,21 +183,8 @@ impl Group {
                 comparing.asked = 0;
                 self.compare_joined(Fetched { from, to, states }, end, context);
             }
-            (
-                Exchange::CompareRecalled {
-                    session: of,
-                    from,
-                    next,
-                    floor_ms,
-                    operations,
-                },
-                Phase::Recalling(asked),
-            ) if of == session && from == asked => {
-                comparing.asked = 0;
-                // A zone's own retries are its own affair; what has taken over from another keyspace has all of them.
-                let takes_over = side.keyspace != self.id.keyspace;
-                let floor_ms = if takes_over { floor_ms } else { 0 };
-                self.compare_recalled((next, floor_ms), operations, context);
+            (answer @ Exchange::CompareRecalled { .. }, Phase::Recalling(asked)) => {
+                self.compare_recalled(&asked, answer, context);
             }
             (Exchange::CompareLost { session: of }, _) if of == session => {
                 // Taken up again by the next tick if it is logged, else by the next `MustCompare`.
@@ -285,10 +272,31 @@ impl Group {
     /// Remembers what the view does, and asks for more or ends.
     fn compare_recalled(
         &mut self,
-        (next, floor_ms): (Bytes, u64),
-        operations: Vec<(Bytes, Bytes)>,
+        asked: &Bytes,
+        answer: Exchange,
         context: &mut ExchangeContext<'_>,
     ) {
+        let comparing = self.exchange.receiver.comparing.as_mut();
+        let (
+            Some(comparing),
+            Exchange::CompareRecalled {
+                session,
+                from,
+                next,
+                floor_ms,
+                operations,
+            },
+        ) = (comparing, answer)
+        else {
+            return;
+        };
+        if session != comparing.session || from != *asked {
+            return;
+        }
+        comparing.asked = 0;
+        // Inside a keyspace each zone forgets by its own measure; what has taken over from another one, by both.
+        let takes_over = comparing.side.keyspace != self.id.keyspace;
+        let floor_ms = if takes_over { floor_ms } else { 0 };
         let Some(snapshot) = self.snapshot() else {
             // The log has ended this comparison.
             self.exchange.receiver.comparing = None;
@@ -346,6 +354,12 @@ impl Group {
             .shard()
             .and_then(|shard| shard.meta().compare.as_ref())
             .map(|compare| compare.source);
+        let comparing = self.exchange.receiver.comparing.as_ref();
+        let side = comparing.map(|comparing| comparing.side);
+        if side.is_some_and(|side| peer(context.catalog, self.id, side).is_none()) {
+            // The keyspace that was being taken over is gone.
+            self.exchange.receiver.comparing = None;
+        }
         let Some(comparing) = self.exchange.receiver.comparing.as_ref() else {
             // The log names the zone only: any end that holds the shard is as good, as the view will be another one.
             let side = logged.and_then(|zone| {
@@ -354,8 +368,10 @@ impl Group {
                 let any = || ends(context.catalog, self.id).next();
                 named.or_else(any).map(|group| group.id.into())
             });
-            if let Some(side) = side {
-                self.compare_start(side, context);
+            match (side, logged) {
+                (Some(side), _) => self.compare_start(side, context),
+                (None, Some(zone)) => self.compare_abandon(zone),
+                (None, None) => {}
             }
             return;
         };
@@ -379,6 +395,20 @@ impl Group {
                 self.compare_start(next, context);
             }
         }
+    }
+
+    /// Nobody is left to compare with: the name has moved, which it does when everything is here, and a comparison had begun
+    /// once more meanwhile. Another one, with a view that has nothing, ends at once.
+    fn compare_abandon(&mut self, source: ZoneId) {
+        if self.queued() > 0 {
+            return;
+        }
+        let snapshot = VersionVector::new();
+        self.enqueue(Op::CompareBegin {
+            source,
+            snapshot: snapshot.clone(),
+        });
+        self.enqueue(Op::CompareEnd { snapshot });
     }
 
     /// A question of a zone that compares with this one.
