@@ -63,6 +63,24 @@ fn a_keyspace_of_one_zone_keeps_every_promise() {
     assert!(moved(31..33, Mode::Async, Topology::ONE_BY_THREE) > 0);
 }
 
+/// A group had begun to compare once more when the name moved, and nobody was left to compare with.
+#[test]
+fn a_comparison_that_a_move_overtakes_does_not_wait_for_ever() {
+    let run_of = |seed, mode, topology| {
+        let options = Options {
+            seed,
+            seconds: 60,
+            topology: Some(topology),
+            mode,
+            alters: Alters::Always,
+            planted: PlantedBugs::default(),
+        };
+        run(options, Trace::default()).line()
+    };
+    assert_eq!(run_of(35, Mode::Async, Topology::THREE_BY_ONE), None);
+    assert_eq!(run_of(9, Mode::Snapshot, Topology::THREE_BY_THREE), None);
+}
+
 #[test]
 fn a_name_that_moves_without_the_last_writes_is_found() {
     let planted = PlantedBugs {

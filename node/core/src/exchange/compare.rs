@@ -9,13 +9,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use meridian_causal::VersionVector;
+use meridian_causal::{VersionVector, ZoneId};
 use rand::Rng;
 
 use super::ExchangeContext;
-use super::ends;
 use super::seeding::seed_of;
-use crate::catalog::GroupRecord;
+use super::{ends, peer};
+use crate::catalog::{Catalog, GroupRecord};
 use crate::command::Op;
 use crate::group::Group;
 use crate::ids::Side;
@@ -205,19 +205,8 @@ impl Group {
                 comparing.asked = 0;
                 self.compare_joined(Fetched { from, to, states }, end, context);
             }
-            (
-                Exchange::CompareRecalled {
-                    session: of,
-                    from,
-                    next,
-                    floor_ms,
-                    operations,
-                },
-                Phase::Recalling(asked),
-            ) if of == session && from == asked => {
-                comparing.asked = 0;
-                let floor_ms = self.floor_of(side, floor_ms);
-                self.compare_recalled((next, floor_ms), operations, context);
+            (answer @ Exchange::CompareRecalled { .. }, Phase::Recalling(asked)) => {
+                self.compare_recalled(&asked, answer, context);
             }
             (Exchange::CompareLost { session: of }, _) if of == session => {
                 // Taken up again by the next tick if it is logged, else by the next `MustCompare`.
@@ -333,10 +322,30 @@ impl Group {
     /// Remembers what the view does, and asks for more or ends.
     fn compare_recalled(
         &mut self,
-        (next, floor_ms): (Bytes, u64),
-        operations: Vec<(Bytes, Bytes)>,
+        asked: &Bytes,
+        answer: Exchange,
         context: &mut ExchangeContext<'_>,
     ) {
+        let comparing = self.exchange.receiver.comparing.as_mut();
+        let (
+            Some(comparing),
+            Exchange::CompareRecalled {
+                session,
+                from,
+                next,
+                floor_ms,
+                operations,
+            },
+        ) = (comparing, answer)
+        else {
+            return;
+        };
+        if session != comparing.session || from != *asked {
+            return;
+        }
+        comparing.asked = 0;
+        let side = comparing.side;
+        let floor_ms = self.floor_of(side, floor_ms);
         let Some(snapshot) = self.snapshot() else {
             // The log has ended this comparison.
             self.exchange.receiver.comparing = None;
@@ -396,6 +405,7 @@ impl Group {
             .shard()
             .and_then(|shard| shard.meta().compare.as_ref())
             .map(|compare| compare.source);
+        self.compare_with_none(context.catalog);
         let Some(comparing) = self.exchange.receiver.comparing.as_ref() else {
             // The log names the zone only: any end that holds the shard is as good, as the view will be another one.
             let side = logged.and_then(|zone| {
@@ -409,8 +419,10 @@ impl Group {
                 let any = || ends(context.catalog, self.id).next();
                 named.or_else(any).map(|group| Side::from(group.id))
             });
-            if let Some(side) = side {
-                self.compare_start(side, context);
+            match (side, logged) {
+                (Some(side), _) => self.compare_start(side, context),
+                (None, Some(zone)) => self.compare_abandon(zone),
+                (None, None) => {}
             }
             return;
         };
@@ -434,6 +446,32 @@ impl Group {
                 self.compare_start(next, context);
             }
         }
+    }
+
+    /// Ends a comparison with an end that is gone: the keyspace that was being taken over is.
+    fn compare_with_none(&mut self, catalog: &Catalog) {
+        let comparing = self.exchange.receiver.comparing.as_ref();
+        let gone = comparing.is_some_and(|comparing| {
+            let is_seed = seed_of(catalog, self.id).is_some_and(|(seed, _)| seed == comparing.side);
+            !is_seed && peer(catalog, self.id, comparing.side).is_none()
+        });
+        if gone {
+            self.exchange.receiver.comparing = None;
+        }
+    }
+
+    /// Nobody is left to compare with: the name has moved, which it does when everything is here, and a comparison had begun
+    /// once more meanwhile. Another one, with a view that has nothing, ends at once.
+    fn compare_abandon(&mut self, source: ZoneId) {
+        if self.queued() > 0 {
+            return;
+        }
+        let snapshot = VersionVector::new();
+        self.enqueue(Op::CompareBegin {
+            source,
+            snapshot: snapshot.clone(),
+        });
+        self.enqueue(Op::CompareEnd { snapshot });
     }
 }
 
