@@ -342,15 +342,14 @@ impl World {
 
     /// Each zone's last write, until it is taken. It stands in the history like any other.
     fn ask_write(&mut self, zone: usize) -> Checked {
-        let number = match self.settle.probes.get(&zone).copied() {
-            Some(number) => number,
-            None => {
-                let number = self.history.operations.len();
-                self.settle.probes.insert(zone, number);
-                let operation = self.probe(zone);
-                self.history.operations.push(operation);
-                number
-            }
+        let number = if let Some(number) = self.settle.probes.get(&zone) {
+            *number
+        } else {
+            let number = self.history.operations.len();
+            self.settle.probes.insert(zone, number);
+            let operation = self.probe(zone);
+            self.history.operations.push(operation);
+            number
         };
         let Some(operation) = self.history.operations.get(number) else {
             return Ok(());
