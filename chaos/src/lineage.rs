@@ -80,7 +80,7 @@ impl Lineage {
         self.under_way = None;
         let of_lineage = catalog.keyspaces.values();
         for keyspace in of_lineage.filter(|one| one.lineage == KeyspaceId::DEFAULT) {
-            let opened = keyspace.before.is_none();
+            let opened = keyspace.is_open() || keyspace.moved;
             let policy = keyspace.policy.clone();
             let known = Known { policy, opened };
             self.keyspaces.insert(keyspace.id, known);
@@ -166,7 +166,8 @@ mod tests {
     use meridian_core::catalog::Keyspace;
 
     fn keyspace(id: u32, before: Option<u32>) -> Keyspace {
-        let mut keyspace = Keyspace::new(KeyspaceId(id), "default", 2, Policy::default());
+        let name = if before.is_some() { "" } else { "default" };
+        let mut keyspace = Keyspace::new(KeyspaceId(id), name, 2, Policy::default());
         keyspace.lineage = KeyspaceId::DEFAULT;
         keyspace.before = before.map(KeyspaceId);
         keyspace

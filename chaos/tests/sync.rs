@@ -92,7 +92,7 @@ fn a_commit_counted_in_one_zone_is_found() {
     assert_eq!(violation, Some("zones"), "{:?}", found.line());
     let line = found.line().unwrap_or_default();
     assert!(
-        line.contains("--mode sync --plant commit-in-one-zone"),
+        line.contains("--mode sync --alters never --plant commit-in-one-zone"),
         "{line}"
     );
 }
