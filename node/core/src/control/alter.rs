@@ -209,7 +209,9 @@ pub(super) fn give_up_sealing(catalog: &mut Catalog, old: KeyspaceId, round: u64
 
 /// The successor opens under the name. Of earlier keyspaces of the lineage nothing stays that has nothing to hand over.
 fn take_name(catalog: &mut Catalog, old: KeyspaceId) {
-    let Some(keyspace) = catalog.keyspaces.get_mut(&old) else {
+    // A report that comes twice finds the name gone.
+    let keyspace = catalog.keyspaces.get_mut(&old);
+    let Some(keyspace) = keyspace.filter(|keyspace| !keyspace.moved) else {
         return;
     };
     let Some(alter) = &keyspace.alter else {

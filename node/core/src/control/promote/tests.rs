@@ -153,6 +153,26 @@ fn the_old_home_stays_on_record_until_its_last_writes_are_handed_over() {
     );
 }
 
+/// A planned failover: what the old home has stays until it mirrors the new one, and reports go on coming meanwhile.
+#[test]
+fn a_name_that_has_moved_stays_where_it_is_when_a_report_is_repeated() {
+    let mut catalog = catalog(Mode::Snapshot);
+    let (old, new) = (OLD, KeyspaceId(2));
+    let failover = AlterAsk::Change(PolicyChange {
+        home: Some(ZoneId(2)),
+        ..PolicyChange::default()
+    });
+    ask(&mut catalog, failover).unwrap();
+    for group in groups(&catalog, new) {
+        alter::report(&mut catalog, group, AlterReport::Filled);
+    }
+    hand_over(&mut catalog, old, new);
+    assert_eq!(serving(&catalog).id, new);
+    hand_over(&mut catalog, old, new);
+    assert_eq!(serving(&catalog).id, new);
+    assert!(!catalog.keyspaces[&old].groups.is_empty());
+}
+
 #[test]
 fn a_second_home_may_be_lost_before_the_first_is_back() {
     let mut catalog = catalog(Mode::Snapshot);
