@@ -224,9 +224,9 @@ fn is_dropped_before(
     let Some(delete) = history.operations.get(delete) else {
         return false;
     };
-    let Some(receipt) = delete.receipt() else {
-        return false;
-    };
+    // Of a delete whose outcome its client never learned it is not known what it had seen.
+    let receipt = delete.receipt();
+    let seen = |of: Dot| receipt.map(|receipt| receipt.context.covers(of));
     let later = |shown: Dot| {
         let writes = of_key
             .iter()
@@ -235,9 +235,9 @@ fn is_dropped_before(
         let began = known
             .next()
             .is_none_or(|write| write.call_ns > delete.call_ns);
-        began && !receipt.context.covers(shown)
+        began && seen(shown) != Some(true)
     };
-    receipt.context.covers(dot) && visit.set.siblings().iter().all(|shown| later(shown.dot))
+    seen(dot) != Some(false) && visit.set.siblings().iter().all(|shown| later(shown.dot))
 }
 
 fn missing(history: &History, visit: &Visit<'_>, (number, dot): (usize, Dot)) -> Checked {
