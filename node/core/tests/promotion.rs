@@ -12,6 +12,7 @@ use bytes::Bytes;
 use meridian_causal::ZoneId;
 use meridian_core::Error;
 use meridian_core::catalog::{Divergence, Mode, Policy, PolicyChange, Returned, shard_of};
+use meridian_core::config::PlantedBugs;
 use meridian_core::ids::ShardId;
 use meridian_core::keys::Became;
 use meridian_core::read::serve;
@@ -244,6 +245,59 @@ fn a_returning_home_is_not_home_again_even_after_a_restart() {
     until_whole(&mut world);
     world.write(NEW, "kept", "new").unwrap();
     assert_eq!(values(&world, NEW, "kept"), ["new"]);
+}
+
+/// Writes that the old home acknowledges after its return and after it has handed its last ones over, cut off again; and how
+/// many of them the home zone lacks once another one is home.
+fn acknowledged_and_lost(planted: PlantedBugs) -> (usize, usize) {
+    let mut world = mirrored();
+    world.planted = planted;
+    for node in 0..ZONES {
+        world.start(node);
+    }
+    world.run(5_000);
+    world.cut[OLD] = true;
+    world.run(2_000);
+    promote(&mut world);
+    until_home(&mut world, NEW, 2);
+    world.cut[OLD] = false;
+    until_whole(&mut world);
+    world.cut[OLD] = true;
+    let keys: Vec<String> = (0..10).map(|number| format!("late {number}")).collect();
+    let acknowledged = keys.iter().filter(|key| world.write(OLD, key, key).is_ok());
+    let acknowledged: Vec<&String> = acknowledged.collect();
+    let failover = AlterAsk::Change(PolicyChange {
+        home: Some(ZoneId(3)),
+        ..PolicyChange::default()
+    });
+    world.run(2_000);
+    ask(&mut world, NEW, failover).unwrap();
+    until_home(&mut world, THIRD, 3);
+    world.cut[OLD] = false;
+    world.run(10_000);
+    let lost = acknowledged
+        .iter()
+        .filter(|key| values(&world, THIRD, key).is_empty());
+    (acknowledged.len(), lost.count())
+}
+
+#[test]
+fn a_returned_home_acknowledges_nothing_that_the_promoted_zone_lacks() {
+    let (_, lost) = acknowledged_and_lost(PlantedBugs::default());
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn without_a_fence_what_a_returned_home_acknowledges_is_lost() {
+    let planted = PlantedBugs {
+        deposed_home_serves: true,
+        ..PlantedBugs::default()
+    };
+    let (acknowledged, lost) = acknowledged_and_lost(planted);
+    assert!(
+        lost > 0,
+        "the planted bug is not found: {acknowledged} acknowledged"
+    );
 }
 
 #[test]

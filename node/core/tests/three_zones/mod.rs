@@ -37,6 +37,8 @@ pub(crate) struct World {
     starts: u8,
     shards: u16,
     policy: Policy,
+    /// Of nodes that are started from now on.
+    pub(crate) planted: PlantedBugs,
     operations: u128,
     asked: u64,
     answers: Vec<(RequestId, Result<Response, Error>)>,
@@ -104,6 +106,7 @@ impl World {
         let mut world = Self {
             shards,
             policy,
+            planted: PlantedBugs::default(),
             crossed_bytes: 0,
             nodes: Vec::new(),
             ms: 1_000,
@@ -147,7 +150,7 @@ impl World {
             timing: Timing::default(),
             bounds: Bounds::default(),
             observe: false,
-            planted: PlantedBugs::default(),
+            planted: self.planted,
         };
         let engine: Arc<dyn Engine> = self.nodes[node].engine.clone();
         self.nodes[node].core = Some(Core::open(config, engine, self.now()).unwrap());
