@@ -107,7 +107,7 @@ pub fn main(args: &LeaderArgs) -> ExitCode {
         time_max: args.time_max(),
         json: args.json,
     };
-    experiment.run(async |folder| measure(args, folder).await)
+    experiment.run(async |folder| Box::pin(measure(args, folder)).await)
 }
 
 async fn measure(args: &LeaderArgs, folder: &Path) -> Result<Report, String> {
@@ -124,7 +124,7 @@ async fn measure(args: &LeaderArgs, folder: &Path) -> Result<Report, String> {
         home: zones.name(HOME)?,
         ..admin::Policy::default()
     };
-    zones.create(KEYSPACE, shards, policy).await?;
+    Box::pin(zones.create(KEYSPACE, shards, policy)).await?;
     let mut rng = SmallRng::seed_from_u64(args.seed);
     let mut cuts = Vec::new();
     for number in 0..args.cuts.max(1) {

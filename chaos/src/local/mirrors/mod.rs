@@ -125,7 +125,7 @@ pub fn main(args: &MirrorsArgs) -> ExitCode {
         time_max: Duration::from_mins(4) + KILL_TIME_MAX * args.kills,
         json: args.json,
     };
-    experiment.run(async |folder| measure(args, folder).await)
+    experiment.run(async |folder| Box::pin(measure(args, folder)).await)
 }
 
 async fn measure(args: &MirrorsArgs, folder: &Path) -> Result<Report, String> {
@@ -143,7 +143,7 @@ async fn measure(args: &MirrorsArgs, folder: &Path) -> Result<Report, String> {
         ..admin::Policy::default()
     };
     let shards = usize::try_from(args.shards.max(1)).map_err(text)?;
-    zones.create(KEYSPACE, args.shards.max(1), policy).await?;
+    Box::pin(zones.create(KEYSPACE, args.shards.max(1), policy)).await?;
     let clients = zones.clients(KEYSPACE).await?;
     let writers = Writers::begin(args, clients.get(HOME).ok_or("no home zone")?);
     let sizes = (args.keys.max(1), shards);

@@ -72,7 +72,7 @@ impl Bench {
                     ..admin::Policy::default()
                 },
             };
-            self.zones.create(name, 0, policy).await?;
+            Box::pin(self.zones.create(name, 0, policy)).await?;
         }
         tokio::time::sleep(SETTLE).await;
         Ok(())
