@@ -156,6 +156,36 @@ impl SiblingSet {
         self.check();
     }
 
+    /// Takes over the tombstones of another replica that were dropped here, or never came: it has seen all that this one has, so none
+    /// of them has been replaced.
+    pub fn keep_tombstones(&mut self, other: &Self) {
+        for tombstone in other.siblings.iter().filter(|sibling| !sibling.is_live()) {
+            let place = self.siblings.partition_point(|own| own.dot < tombstone.dot);
+            let is_held = self
+                .siblings
+                .get(place)
+                .is_some_and(|own| own.dot == tombstone.dot);
+            if !is_held {
+                self.siblings.insert(place, tombstone.clone());
+            }
+        }
+        self.check();
+    }
+
+    /// Of a set that was found to be superseded, by what and as what nobody knows any more: its newest version stays as a tombstone.
+    pub fn leave_tombstone(&mut self, superseded: &Self) {
+        let newest = superseded
+            .siblings
+            .last()
+            .filter(|_| self.siblings.is_empty());
+        let covered = newest.filter(|newest| self.context.covers(newest.dot));
+        self.siblings.extend(covered.map(|newest| Sibling {
+            content: crate::Content::Tombstone,
+            ..newest.clone()
+        }));
+        self.check();
+    }
+
     /// Turns the version of `dot` into a tombstone of the same dot, as a logged expiry says. Says whether anything
     /// changed: a version without an expiry, or one that is gone, is left alone.
     pub fn expire(&mut self, dot: Dot) -> bool {

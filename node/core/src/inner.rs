@@ -205,6 +205,11 @@ pub enum InnerResponse {
 }
 
 impl InnerRequest {
+    /// Whether it is a step towards the end of a transaction whose parts are prepared.
+    pub const fn ends_transaction(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Inquire { .. })
+    }
+
     /// The keyspace and shard it is about.
     pub fn place(&self) -> (KeyspaceId, ShardId) {
         match self {

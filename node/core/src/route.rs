@@ -94,7 +94,11 @@ impl Core {
             }
             Request::Inner(inner) => {
                 let (keyspace, shard) = inner.place();
-                self.group_at(keyspace, shard)
+                if inner.ends_transaction() {
+                    self.group_of_any(keyspace, shard)
+                } else {
+                    self.group_at(keyspace, shard)
+                }
             }
             Request::ViewOpen { keyspace } => {
                 self.view_open(now, (origin, deadline_ns), *keyspace, out);
@@ -158,7 +162,13 @@ impl Core {
         if found.moved && !unfenced {
             return Err(Error::KeyspaceMoving);
         }
-        let record = self.catalog.serving(found.id, shard, self.zone());
+        self.group_of_any(keyspace, shard)
+    }
+
+    /// The group of a shard, though its keyspace may be one that serves nobody any more: what was prepared there is resolved all
+    /// the same, or a deposed home could never say what its last write was.
+    fn group_of_any(&self, keyspace: KeyspaceId, shard: ShardId) -> Result<GroupId, Error> {
+        let record = self.catalog.serving(keyspace, shard, self.zone());
         record
             .map(|record| record.id)
             .ok_or_else(|| Error::InvalidArgument {

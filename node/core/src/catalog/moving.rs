@@ -103,4 +103,7 @@ pub enum AlterReport {
     /// A mirror that is promoted stands still, and has nothing in writing. Told by the zone's holder in the name of a group of
     /// the successor.
     Shown(Shown),
+    /// The zone of the mirror that is promoted shows nothing of the keyspace, and will not as long as that is so. Told as the
+    /// other.
+    NothingShown,
 }

@@ -14,7 +14,8 @@ use meridian_causal::ZoneId;
 
 use super::{placement, promote};
 use crate::catalog::{
-    Alter, AlterReport, Catalog, Divergence, Keyspace, Mode, Policy, PolicyChange, Returned,
+    Alter, AlterReport, Catalog, Divergence, Keyspace, Mode, Policy, PolicyChange, Promotion,
+    Returned,
 };
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId};
@@ -122,14 +123,19 @@ pub(super) fn succeed(
 }
 
 fn cancel(catalog: &mut Catalog, old: &Keyspace) -> Result<Response, Error> {
-    match &old.alter {
-        None => return Err(refused("no alter is under way")),
-        Some(alter) => catalog.keyspaces.remove(&alter.successor),
-    };
-    if let Some(keyspace) = catalog.keyspaces.get_mut(&old.id) {
-        keyspace.alter = None;
+    if old.alter.is_none() {
+        return Err(refused("no alter is under way"));
     }
+    give_up(catalog, old.id);
     Ok(altered(old.id, None))
+}
+
+/// What is under way ends, and its successor goes.
+fn give_up(catalog: &mut Catalog, old: KeyspaceId) {
+    let keyspace = catalog.keyspaces.get_mut(&old);
+    if let Some(alter) = keyspace.and_then(|keyspace| keyspace.alter.take()) {
+        catalog.keyspaces.remove(&alter.successor);
+    }
 }
 
 /// A group tells how far it is.
@@ -148,7 +154,8 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
         AlterReport::Filled
         | AlterReport::Ready { .. }
         | AlterReport::Mirrored
-        | AlterReport::Shown(_) => own.before,
+        | AlterReport::Shown(_)
+        | AlterReport::NothingShown => own.before,
     };
     let next_revision = catalog.revision.saturating_add(1);
     let old = old.and_then(|old| catalog.keyspaces.get_mut(&old));
@@ -184,6 +191,12 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
                 promotion.shown.get_or_insert(shown);
             }
         }
+        AlterReport::NothingShown => {
+            let silent = |promotion: &Promotion| promotion.shown.is_none();
+            if alter.promotion.as_ref().is_some_and(silent) {
+                give_up(catalog, old);
+            }
+        }
         AlterReport::Final { .. } | AlterReport::Ready { .. } => {}
     }
 }
@@ -209,6 +222,10 @@ pub(super) fn give_up_sealing(catalog: &mut Catalog, old: KeyspaceId, round: u64
 
 /// The successor opens under the name. Of earlier keyspaces of the lineage nothing stays that has nothing to hand over.
 fn take_name(catalog: &mut Catalog, old: KeyspaceId) {
+    // No zone will mirror the old keyspace any more: none that was home before it is waited for on that account.
+    if let Some(current) = catalog.keyspaces.get(&old).cloned() {
+        end_lingering(catalog, &current);
+    }
     // A report that comes twice finds the name gone.
     let keyspace = catalog.keyspaces.get_mut(&old);
     let Some(keyspace) = keyspace.filter(|keyspace| !keyspace.moved) else {

@@ -30,7 +30,7 @@ use meridian_causal::{Dot, Incarnation, VersionVector};
 use meridian_storage::Engine;
 use rand::rngs::StdRng;
 
-use crate::catalog::{Catalog, GroupRecord};
+use crate::catalog::{Catalog, GroupRecord, Keyspace};
 use crate::command::Effect;
 use crate::config::CoreConfig;
 use crate::group::{Group, RoleChange};
@@ -159,12 +159,21 @@ fn takers(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> 
     others(catalog, id).chain(groups_of(catalog, after, id))
 }
 
+/// The groups that have something for this one. Those of a keyspace that took over from this one's have not: a deposed home is to
+/// hand over what it wrote, and no more than that.
+pub(crate) fn givers(catalog: &Catalog, id: GroupId) -> impl Iterator<Item = &GroupRecord> {
+    let own = catalog.keyspaces.get(&id.keyspace);
+    let is_deposed = own.is_some_and(Keyspace::is_deposed);
+    ends(catalog, id).filter(move |group| !is_deposed || group.id.keyspace <= id.keyspace)
+}
+
 /// The keyspace whose groups have something for those of this one.
 fn before(catalog: &Catalog, keyspace: KeyspaceId) -> Option<KeyspaceId> {
     let own = catalog.keyspaces.get(&keyspace)?;
     let before = own.before?;
     let old = catalog.keyspaces.get(&before)?;
-    (own.is_open() || old.promotion().is_none()).then_some(before)
+    let has_opened = own.is_open() || own.moved;
+    (has_opened || old.promotion().is_none()).then_some(before)
 }
 
 /// The group of this shard at another end.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use meridian_causal::{Incarnation, VersionVector};
 
 use super::compare::Comparing;
-use super::{ExchangeContext, ends, groups_of, peer};
-use crate::catalog::{Catalog, Keyspace};
+use super::{ExchangeContext, givers, groups_of, peer};
+use crate::catalog::Catalog;
 use crate::command::{Effect, Op};
 use crate::group::Group;
 use crate::ids::{KeyspaceId, NodeId, Side};
@@ -195,12 +195,11 @@ impl Group {
     /// Repeats subscriptions that are due.
     pub(super) fn subscribe_due(&mut self, context: &mut ExchangeContext<'_>) {
         let now = context.now;
-        let own = context.catalog.keyspaces.get(&self.id.keyspace);
-        if self.awaits_seed(context) || own.is_some_and(Keyspace::is_deposed) {
+        if self.awaits_seed(context) {
             return;
         }
         let interval = context.config.timing.exchange_interval_ms;
-        let sides: Vec<Side> = ends(context.catalog, self.id)
+        let sides: Vec<Side> = givers(context.catalog, self.id)
             .map(|group| group.id.into())
             .collect();
         let known = &mut self.exchange.receiver.sources;

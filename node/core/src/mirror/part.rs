@@ -64,6 +64,9 @@ pub(super) struct Part {
     page: Option<Arrived>,
     /// What the store will hold after the batch that is being written.
     writing: Option<MirrorPart>,
+    /// A deposed home zone may still hand over writes that are ignorant of deletes here. Should this mirror become a keyspace, it
+    /// must know them: keys that hold nothing but tombstones are not swept.
+    pub(super) keeps_deletes: bool,
 }
 
 /// A page that has come, and what was packed in it.
@@ -313,6 +316,8 @@ impl Core {
                 shard: *shard,
             };
             let page = part.page.take();
+            let found = self.catalog.keyspaces.get(keyspace);
+            part.keeps_deletes = found.is_some_and(|found| found.before.is_some());
             let written = part.next_state(place, page, work)?;
             if let Some(state) = &written {
                 sync |= state.have.last() != part.newest();
@@ -400,11 +405,15 @@ impl Part {
             return Ok(None);
         }
         let generation = partial.generation;
+        // Nothing is written before all of it is known to be right: of what is not, nobody would know to take it back.
+        let Some(same) = self.same(&page, work)? else {
+            return Ok(None);
+        };
         if page.full {
             self.lay_absent(place, (&page, &records, generation), work)?;
         }
-        if !self.copy_same(place, (&page, generation), work)? {
-            return Ok(None);
+        for (key, record) in same {
+            put_version(place, (generation, &key), record, work);
         }
         partial.bytes += u64::try_from(page.shipped_bytes()).unwrap_or(u64::MAX);
         for (key, record) in records {
@@ -429,26 +438,20 @@ impl Part {
         Ok(Some(state))
     }
 
-    /// Copies what this node has in the ranges that a page says to be the same. False: it is not what was told any more.
-    fn copy_same(
-        &self,
-        place: Place,
-        (page, generation): (&MirrorPage, u64),
-        work: &mut Workspace<'_>,
-    ) -> Result<bool, Error> {
+    /// What this node has in the ranges that a page says to be the same. `None`: it is not what was told any more.
+    fn same(&self, page: &MirrorPage, work: &Workspace<'_>) -> Result<Option<Records>, Error> {
+        let mut all = Records::new();
         for (from, to) in &page.same {
             let told = self.known.iter().find(|(end, _)| end == to);
             let Some(((_, hash), base)) = told.zip(self.base.as_ref()) else {
-                return Ok(false);
+                return Ok(None);
             };
-            let Some(records) = base.same(&*work, (from, to), *hash)? else {
-                return Ok(false);
-            };
-            for (key, record) in records {
-                put_version(place, (generation, &key), record, work);
+            match base.same(work, (from, to), *hash)? {
+                Some(records) => all.extend(records),
+                None => return Ok(None),
             }
         }
-        Ok(true)
+        Ok(Some(all))
     }
 
     /// A full page says of keys that it does not hold that they are not there.
@@ -502,7 +505,8 @@ impl Part {
         Ok(Some(state))
     }
 
-    /// Drops generations before the one before the one shown, and versions that only they needed.
+    /// Drops generations before the one before the one shown, and versions that only they needed. Deletes that are kept stand as
+    /// changes of generation 0, so that they are found once they may go.
     fn sweep(&self, place: Place, work: &mut Workspace<'_>) -> Result<Option<MirrorPart>, Error> {
         let floor = self.floor();
         if floor <= self.state.swept {
@@ -510,10 +514,19 @@ impl Part {
         }
         let mut state = self.state.clone();
         state.have.retain(|held| held.generation >= floor);
-        let changes = changes_in(work, place, (0, floor))?;
+        let first = u64::from(self.keeps_deletes);
+        let changes = changes_in(work, place, (first, floor))?;
         for (stored, _, key) in &changes {
-            sweep_key(place, (key, floor), work)?;
+            let deleted = sweep_key(place, (key, floor), work)?;
             work.delete(stored.clone());
+            if let Some(newest) = deleted {
+                if self.keeps_deletes {
+                    let kept = MirrorChangeKey::encode(place, 0, key);
+                    work.put(kept, MirrorChangeKey::encode_record());
+                } else {
+                    work.delete(newest);
+                }
+            }
         }
         if changes.len() < MIRROR_SWEEP_KEYS {
             state.swept = floor;
@@ -559,28 +572,26 @@ fn changes_in(
     outcome.map(|()| changes)
 }
 
-/// Of the versions of a key up to `floor`, the newest stays, unless it shows nothing.
+/// Of the versions of a key up to `floor`, the newest stays. If it shows nothing, it need not: then it is the answer.
 fn sweep_key(
     place: Place,
     (key, floor): (&[u8], u64),
     work: &mut Workspace<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Vec<u8>>, Error> {
     let (from, to) = MirrorVersionKey::versions(place, key, floor);
-    let mut doomed: Vec<Vec<u8>> = Vec::new();
-    let mut outcome = Ok(());
-    let mut first = true;
+    let mut older: Vec<Vec<u8>> = Vec::new();
+    let mut newest: Option<Result<Option<Vec<u8>>, Error>> = None;
     work.scan(&from, &to, &mut |stored, record| {
-        let shows = VersionKey::decode_visited(stored, record).map(|(_, set)| set.has_live());
-        match shows {
-            Ok(true) if first => {}
-            Ok(_) => doomed.push(stored.to_vec()),
-            Err(error) => outcome = Err(error),
+        if newest.is_none() {
+            let set = VersionKey::decode_visited(stored, record).map(|(_, set)| set);
+            newest = Some(set.map(|set| (!set.has_live()).then(|| stored.to_vec())));
+        } else {
+            older.push(stored.to_vec());
         }
-        first = false;
         ControlFlow::Continue(())
     })?;
-    for stored in doomed {
+    for stored in older {
         work.delete(stored);
     }
-    outcome
+    newest.unwrap_or(Ok(None))
 }

@@ -43,7 +43,7 @@ impl Core {
             return;
         }
         for (keyspace, group) in stopped {
-            let Some(shown) = self.mirrors.stop_at(now, keyspace) else {
+            let Some(report) = self.mirrors.stop_at(now, keyspace) else {
                 continue;
             };
             let said = self.mirrors.stop_said.entry(keyspace).or_default();
@@ -55,7 +55,7 @@ impl Core {
             let attempt = said.attempts;
             let request = Request::AlterReport {
                 group,
-                report: AlterReport::Shown(shown),
+                report,
                 passed: false,
             };
             self.ask_control(now, attempt, request, out);
@@ -79,8 +79,10 @@ impl Core {
 
 impl Mirrors {
     /// Takes no more cuts of a keyspace, and says what is shown once nothing is in writing.
-    fn stop_at(&mut self, now: Now, keyspace: KeyspaceId) -> Option<Shown> {
-        let zone = self.zones.get_mut(&keyspace)?;
+    fn stop_at(&mut self, now: Now, keyspace: KeyspaceId) -> Option<AlterReport> {
+        let Some(zone) = self.zones.get_mut(&keyspace) else {
+            return Some(AlterReport::NothingShown);
+        };
         let lacking_keys = zone.stop();
         zone.stands(now.wall_ms, lacking_keys)
     }
@@ -100,16 +102,20 @@ impl Zone {
         self.lacking_keys
     }
 
-    fn stands(&self, wall_ms: u64, lacking_keys: u64) -> Option<Shown> {
-        let pointer = self.pointer.as_ref()?;
-        let writing = self.to_write.is_some() || self.writing.is_some();
-        (!writing).then_some(Shown {
+    fn stands(&self, wall_ms: u64, lacking_keys: u64) -> Option<AlterReport> {
+        if self.to_write.is_some() || self.writing.is_some() {
+            return None;
+        }
+        let Some(pointer) = &self.pointer else {
+            return Some(AlterReport::NothingShown);
+        };
+        Some(AlterReport::Shown(Shown {
             generation: pointer.generation,
             view: pointer.cut.view,
             cut_ms: pointer.cut.time_ms,
             heard_ms: self.heard_ms,
             stopped_ms: wall_ms,
             lacking_keys,
-        })
+        }))
     }
 }

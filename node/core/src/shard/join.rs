@@ -99,6 +99,15 @@ impl Step<'_, '_, '_> {
         let mut held = self.hold(key)?;
         let before = held.set.clone();
         held.set.join_at(theirs, &self.meta.received, snapshot);
+        let takes_over = self.meta.received.get(self.meta.incarnation) == 0;
+        if takes_over && snapshot.includes(&self.meta.received) {
+            // What is here came from a mirror, which sweeps tombstones. They have seen all of it, and keep those that must be kept.
+            held.set.keep_tombstones(theirs);
+        }
+        if held.set.is_empty() && self.meta.base.is_some() {
+            // A deposed home has deleted it and forgotten that. A key that just went would stay in the mirrors of this one.
+            held.set.leave_tombstone(&before);
+        }
         if held.set == before {
             return Ok(false);
         }
@@ -152,6 +161,9 @@ impl Step<'_, '_, '_> {
 
     /// Every range is joined: what the view had received counts as received here. The effects in between never come
     /// one by one, so this zone cannot relay them: its outbox begins after them. Nor can it show them to watchers.
+    ///
+    /// Tombstones among them may never have come at all: a mirror keeps none, and a group that another one takes over from may have
+    /// dropped some that a third still has. So all of that counts as dropped here, for writes to keys that hold nothing.
     pub(super) fn compare_end(&mut self, snapshot: &VersionVector) -> Result<(), Error> {
         if !self.is_comparing(snapshot) {
             return Ok(());
@@ -174,6 +186,7 @@ impl Step<'_, '_, '_> {
             }
             self.meta.received.advance(incarnation, counter);
             self.meta.outbox_floor.advance(incarnation, counter);
+            self.meta.dropped.advance(incarnation, counter);
         }
         self.meta.compare = None;
         self.applied.compare_changed = true;

@@ -25,7 +25,8 @@ pub struct ShardMeta {
     pub incarnation: Incarnation,
     /// V: what was received per incarnation, gapless (protocol rule 9). The group's own counter is among it.
     pub received: VersionVector,
-    /// Covers the context of every record that was dropped here: what a key without a record may have seen.
+    /// Covers the context of every record that was dropped here, or elsewhere before a comparison: what a key without a record may
+    /// have seen.
     pub dropped: VersionVector,
     /// Last counter no longer in the outbox, per incarnation.
     pub outbox_floor: VersionVector,

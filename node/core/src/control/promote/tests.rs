@@ -192,6 +192,41 @@ fn a_second_home_may_be_lost_before_the_first_is_back() {
     assert_eq!(last.divergence.as_ref().unwrap().returned, Returned::Whole);
 }
 
+/// The first home is back and has handed everything over, but does not mirror the second yet, when that is lost as well: nobody
+/// ever will.
+#[test]
+fn a_home_that_waits_to_mirror_one_that_is_lost_goes() {
+    let mut catalog = catalog(Mode::Snapshot);
+    let (second, third) = (KeyspaceId(2), KeyspaceId(3));
+    promote(&mut catalog, 2).unwrap();
+    open(&mut catalog, second, 5);
+    promote(&mut catalog, 3).unwrap();
+    hand_over(&mut catalog, OLD, second);
+    assert!(!groups(&catalog, OLD).is_empty());
+    open(&mut catalog, third, 2);
+    assert!(!catalog.keyspaces.contains_key(&OLD));
+    assert_eq!(catalog.keyspaces[&second].before, None);
+    assert!(catalog.keyspaces[&second].is_deposed());
+}
+
+#[test]
+fn a_mirror_that_shows_nothing_is_not_promoted() {
+    let mut catalog = catalog(Mode::Snapshot);
+    promote(&mut catalog, 2).unwrap();
+    let group = groups(&catalog, KeyspaceId(2))[0];
+    alter::report(&mut catalog, group, AlterReport::NothingShown);
+    assert!(serving(&catalog).id == OLD && serving(&catalog).alter.is_none());
+    assert!(!catalog.keyspaces.contains_key(&KeyspaceId(2)));
+    promote(&mut catalog, 3).unwrap();
+    let group = groups(
+        &catalog,
+        serving(&catalog).alter.as_ref().unwrap().successor,
+    )[0];
+    alter::report(&mut catalog, group, AlterReport::Shown(Shown::default()));
+    alter::report(&mut catalog, group, AlterReport::NothingShown);
+    assert!(serving(&catalog).promotion().is_some(), "it stands already");
+}
+
 #[test]
 fn what_does_not_come_back_can_be_given_up() {
     let mut catalog = catalog(Mode::Snapshot);
