@@ -18,11 +18,11 @@ use crate::coordinator::Coordination;
 use crate::error::{Error, OpenError};
 use crate::exchange::{Arrived, ExchangeContext};
 use crate::group::acks::Acked;
-use crate::group::{Group, Outcome, RoleChange, Said, TurnContext};
+use crate::group::{Group, Outcome, Pace, RoleChange, Said, TurnContext};
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
 use crate::levels::Levels;
-use crate::limits::{MERGE_TURN_BYTES, VIEWS_MAX};
+use crate::limits::{BACKLOG_TURN_BYTES, MERGE_TURN_BYTES, VIEWS_MAX};
 use crate::message::PeerMessage;
 use crate::mirror::Mirrors;
 use crate::output::{Input, Notice, Outputs, Turn};
@@ -44,6 +44,9 @@ pub struct Core {
     pub(crate) groups: BTreeMap<GroupId, Group>,
     /// Groups that may have something to do.
     pub(crate) active: BTreeSet<GroupId>,
+    /// Groups with merges that wait, perhaps for their time.
+    merging: BTreeSet<GroupId>,
+    pace: Pace,
     /// Groups of the turn being written.
     writing: Vec<GroupId>,
     pub(crate) waiting: Waiting,
@@ -112,6 +115,8 @@ impl Core {
             catalog: Arc::new(Catalog::default()),
             groups: BTreeMap::new(),
             active: BTreeSet::new(),
+            merging: BTreeSet::new(),
+            pace: Pace::default(),
             writing: Vec::new(),
             waiting: Waiting::beginning_at(boot),
             heard: BTreeMap::new(),
@@ -157,6 +162,7 @@ impl Core {
                 request,
             } => {
                 let origin = crate::waiting::Origin::Driver(id);
+                self.pace.client_asks(now);
                 if self.poisoned {
                     out.replies.push((id, Err(Error::Poisoned)));
                 } else {
@@ -337,8 +343,11 @@ impl Core {
                 .saturating_sub(self.images.len()),
         };
         act(group, &mut context);
-        if group.queued() > 0 || !group.merges.is_empty() {
+        if group.queued() > 0 {
             self.active.insert(id);
+        }
+        if !group.merges.is_empty() {
+            self.merging.insert(id);
         }
     }
 
@@ -381,6 +390,8 @@ impl Core {
         }
         sync |= self.collect_mirrors(&mut work)?;
         let mut catalog_changed = false;
+        self.pace.begin(now);
+        self.wake_merging();
         let merge_bytes = self.merge_bytes();
         for id in std::mem::take(&mut self.active) {
             let Some(group) = self.groups.get_mut(&id) else {
@@ -397,6 +408,7 @@ impl Core {
                 work: &mut work,
                 out,
                 merge_bytes,
+                pace: &mut self.pace,
             };
             let collected = group.collect(&mut context)?;
             sync |= collected.sync;
@@ -422,6 +434,16 @@ impl Core {
         Ok(Some(Turn { batch, durability }))
     }
 
+    /// Groups with merges that may go now take part in this turn; and in the next, while any are left.
+    fn wake_merging(&mut self) {
+        let (groups, pace) = (&self.groups, &self.pace);
+        let merges = |id: &GroupId| groups.get(id).map(|group| &group.merges);
+        self.merging
+            .retain(|id| merges(id).is_some_and(|merges| !merges.is_empty()));
+        let due = |id: &&GroupId| merges(id).is_some_and(|merges| merges.is_due(pace));
+        self.active.extend(self.merging.iter().filter(due));
+    }
+
     /// Bytes of merges that each group may propose in this turn. None where that would make a turn wait for the disk that
     /// only applies what is there already: whoever waits for that is not to wait for merges as well.
     fn merge_bytes(&self) -> Option<usize> {
@@ -431,7 +453,12 @@ impl Core {
             return None;
         }
         let merging = active().filter(|group| !group.merges.is_empty()).count();
-        Some(MERGE_TURN_BYTES / merging.max(1))
+        let bytes = if self.pace.is_portion_due() {
+            BACKLOG_TURN_BYTES
+        } else {
+            MERGE_TURN_BYTES
+        };
+        Some(bytes / merging.max(1))
     }
 
     /// The turn's batch is written as it asked for: everything that waited for it leaves.
@@ -479,6 +506,8 @@ impl Core {
             self.with_exchange(now, id, out, Group::exchange_flush);
             self.level_reads(now, id, out);
         }
+        self.pace.end();
+        self.wake_merging();
         self.settle_mirrors(now, out);
         self.join_cluster(now, out);
         self.take_inner(now, out);

@@ -33,6 +33,32 @@ pub const SCAN_BYTES_MAX: usize = 4 << 20;
 /// ask for meanwhile waits about a millisecond for it.
 pub const MERGE_TURN_BYTES: usize = 16 << 10;
 
+/// Tenths of the speed at which a backlog of other zones was written, at which it is let in beside clients: so that it shrinks
+/// more than three times as fast as it grew, while as much comes in fresh.
+pub const REPLAY_TENTHS: u64 = 45;
+
+/// Milliseconds after which what another zone has written counts as backlog.
+pub const BACKLOG_AGE_MS: u64 = 1_000;
+
+/// Milliseconds between two portions of a backlog: most writes of clients meet none.
+pub const BACKLOG_EVERY_MS: u64 = 20;
+
+/// Bytes of a portion, of all groups of a core: 6 MB/s, some 40,000 small writes a second.
+pub const BACKLOG_TURN_BYTES: usize = 128 << 10;
+
+/// Milliseconds of writing that a replay may make up for: what comes while a core is at something else.
+pub const REPLAY_CREDIT_MS: u64 = 200;
+
+/// Bytes of effects from other zones that a core lets in per millisecond, whenever they were written: some thousand small writes
+/// a second, which nobody notices.
+pub const MERGE_BYTES_PER_MS: u64 = 1 << 9;
+
+/// Bytes of effects that a core may let in at once on that account: what comes together from one tick to the next.
+pub const MERGE_CREDIT_BYTES: u64 = 32 << 10;
+
+/// Milliseconds after which a core that no client has asked anything takes its time for other zones.
+pub const CLIENTS_ABSENT_MS: u64 = 1_000;
+
 /// Bytes of merges that a group proposes with each byte of its clients' writes: what two other zones as busy as this one
 /// send, and as much again, so that a load that all zones bear leaves no growing backlog.
 pub const MERGES_PER_WRITE: usize = 4;
@@ -44,6 +70,10 @@ pub const EXCHANGE_CHUNK_BYTES: usize = 32 << 10;
 /// Chunks that are read back from the store in answer to one acknowledgement: twice what it acknowledges, so that the
 /// window opens, and no more, since reading them holds a core up.
 pub const EXCHANGE_CHUNKS_READ: usize = 2;
+
+/// Bytes of effects read back from the store that are in flight to one zone for one shard: 1.8 MB/s per shard over a round trip
+/// of 140 ms. More would be read, sent and taken in at once when links are whole again, and only wait at the other end.
+pub const EXCHANGE_BACKLOG_BYTES: usize = 256 << 10;
 
 /// Bytes of effects in one exchange message; one effect always fits.
 pub const EXCHANGE_BATCH_BYTES_MAX: usize = 2 << 20;

@@ -9,12 +9,15 @@ use meridian_causal::{Incarnation, VersionVector};
 use meridian_storage::View;
 
 use super::{ExchangeContext, peer};
+use crate::catalog::Keyspace;
 use crate::command::Effect;
 use crate::group::Group;
 use crate::ids::{NodeId, Side};
-use crate::limits::{EXCHANGE_CHUNK_BYTES, EXCHANGE_CHUNKS_READ, EXCHANGE_WINDOW_BYTES};
+use crate::limits::{
+    EXCHANGE_BACKLOG_BYTES, EXCHANGE_CHUNK_BYTES, EXCHANGE_CHUNKS_READ, EXCHANGE_WINDOW_BYTES,
+};
 use crate::message::Exchange;
-use crate::shard::outbox;
+use crate::shard::{Shard, outbox};
 use crate::time::Now;
 
 /// A subscriber not heard of for this long is no longer sent to: its leader is gone or cut off, and will subscribe anew.
@@ -179,22 +182,28 @@ impl Group {
             self.exchange.sender.links.remove(&side);
             return;
         }
-        let Some(own) = self.shard().map(|shard| shard.meta().incarnation) else {
-            return;
-        };
-        let mut incarnations = Vec::new();
-        if self.may_offer(context) {
-            incarnations.push(own);
-        }
-        incarnations.extend(
-            link.relay
-                .iter()
-                .copied()
-                .filter(|incarnation| *incarnation != own),
-        );
-        for incarnation in incarnations {
+        for incarnation in self.offers(link, context) {
             self.pump_incarnation(side, (incarnation, chunks_read), context);
         }
+    }
+
+    /// Whose effects a subscriber is sent: this group's own, and what it asks for beside them. A deposed home hands over all that it
+    /// has: it hears of nobody, so nobody hears from it what to ask for.
+    fn offers(&self, link: &Link, context: &ExchangeContext<'_>) -> Vec<Incarnation> {
+        let Some(meta) = self.shard().map(Shard::meta) else {
+            return Vec::new();
+        };
+        let keyspace = context.catalog.keyspaces.get(&self.id.keyspace);
+        let mut offers: Vec<Incarnation> = if keyspace.is_some_and(Keyspace::is_deposed) {
+            meta.received.iter().map(|(of, _)| of).collect()
+        } else {
+            link.relay.clone()
+        };
+        offers.retain(|incarnation| *incarnation != meta.incarnation);
+        if self.may_offer(context) {
+            offers.insert(0, meta.incarnation);
+        }
+        offers
     }
 
     /// Sends effects of one incarnation as far as the window allows.
@@ -223,7 +232,7 @@ impl Group {
                 .min(EXCHANGE_CHUNK_BYTES);
             let effects = match self.exchange.ring.read(incarnation, after, room) {
                 Some(effects) => effects,
-                None if chunks_read == 0 => return,
+                None if chunks_read == 0 || link.flight_bytes >= EXCHANGE_BACKLOG_BYTES => return,
                 None => {
                     chunks_read -= 1;
                     self.read_back((incarnation, after), room, context)

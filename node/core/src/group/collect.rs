@@ -10,6 +10,7 @@ use bytes::Bytes;
 use meridian_causal::Hlc;
 use raft::eraftpb::{Entry, EntryType};
 
+use super::Pace;
 use super::life::Life;
 use super::{Group, Machine, Outcome, addressed, members};
 use crate::command::{Command, Op, Waiter};
@@ -60,6 +61,8 @@ pub(crate) struct TurnContext<'a, 'w> {
     pub(crate) out: &'a mut Outputs,
     /// Bytes of merges that each group may propose; `None`: not in this turn.
     pub(crate) merge_bytes: Option<usize>,
+    /// Which of them may.
+    pub(crate) pace: &'a mut Pace,
 }
 
 impl Group {
@@ -69,7 +72,8 @@ impl Group {
         context: &mut TurnContext<'_, '_>,
     ) -> Result<Collected, Error> {
         let mut collected = Collected::default();
-        self.propose_queue((context.now, context.merge_bytes), &mut collected);
+        self.queue_merges(context);
+        self.propose_queue(context.now, &mut collected);
         self.ask_read_index();
         let mut save = false;
         if self.raft.has_ready() {
@@ -101,12 +105,7 @@ impl Group {
         self.shard().map_or(0, |shard| shard.meta().changes)
     }
 
-    fn propose_queue(
-        &mut self,
-        (now, merge_bytes): (Now, Option<usize>),
-        collected: &mut Collected,
-    ) {
-        self.queue_merges(merge_bytes);
+    fn propose_queue(&mut self, now: Now, collected: &mut Collected) {
         if self.queue.is_empty() && self.control_queue.is_empty() {
             return;
         }
@@ -147,17 +146,18 @@ impl Group {
     }
 
     /// Queues merges behind what clients and this group itself have asked for.
-    fn queue_merges(&mut self, merge_bytes: Option<usize>) {
+    fn queue_merges(&mut self, context: &mut TurnContext<'_, '_>) {
         if !self.leads() {
             // Nothing is merged here any more: the next leader is sent all of it.
             self.merges.clear();
         }
-        let Some(bytes_max) = merge_bytes.filter(|_| !self.merges.is_empty()) else {
+        let is_any = !self.merges.is_empty();
+        let Some(bytes_max) = context.merge_bytes.filter(|_| is_any) else {
             return;
         };
         let asked: usize = self.queue.iter().map(Op::encoded_bytes).sum();
         let bytes_max = bytes_max.max(asked.saturating_mul(MERGES_PER_WRITE));
-        self.queue.extend(self.merges.take(bytes_max));
+        self.queue.extend(self.merges.take(bytes_max, context.pace));
     }
 
     /// Proposes one entry, or hands its operations back. Once one is refused, so are those queued behind it: the end of
@@ -446,10 +446,7 @@ impl Group {
 
     /// Something would happen in a turn.
     pub(crate) fn has_work(&self) -> bool {
-        self.has_applicable()
-            || self.queued() > 0
-            || !self.merges.is_empty()
-            || self.raft.has_ready()
+        self.has_applicable() || self.queued() > 0 || self.raft.has_ready()
     }
 
     /// An entry would be applied in a turn.

@@ -2,20 +2,25 @@
 //! for little of it, however much has come at once.
 //!
 //! Clients' operations are never held back for them. In return, a turn takes at least as many bytes of merges as it is told,
-//! and a multiple of what its clients bring: a steady load of all zones leaves no growing backlog here.
+//! and a multiple of what its clients bring: a steady load of all zones leaves no growing backlog here. When an effect may go,
+//! [`Pace`] says.
 //!
 //! What it is not: a bound. What waits is bounded by the windows of the senders.
 //!
 //! Invariants: merges of one incarnation keep their order; the effects of one transaction are not parted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use meridian_causal::{Hlc, Incarnation};
+
+use super::pace::{Pace, Replay};
 use crate::command::{Effect, Op};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Merges {
     waiting: VecDeque<Op>,
+    replays: BTreeMap<Incarnation, Replay>,
 }
 
 impl Merges {
@@ -29,63 +34,113 @@ impl Merges {
 
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
+        self.replays.clear();
     }
 
-    /// What has waited longest, of about so many bytes; at least one effect, with its transaction.
-    pub(crate) fn take(&mut self, bytes_max: usize) -> Vec<Op> {
+    /// Whether any may go now: of each incarnation, what has waited longest.
+    pub(crate) fn is_due(&self, pace: &Pace) -> bool {
+        let mut seen: Vec<Incarnation> = Vec::new();
+        self.waiting.iter().any(|op| {
+            let Some((of, written_at)) = first_of(op) else {
+                return true;
+            };
+            let is_first = !seen.contains(&of);
+            seen.push(of);
+            is_first && pace.admits(self.replays.get(&of), written_at)
+        })
+    }
+
+    /// What has waited longest and may go, of about so many bytes; at least one effect, with its transaction. One incarnation does
+    /// not wait for another.
+    pub(crate) fn take(&mut self, bytes_max: usize, pace: &mut Pace) -> Vec<Op> {
         let mut taken = Vec::new();
         let mut left = bytes_max.max(1);
+        let mut held: Vec<(Option<Incarnation>, Op)> = Vec::new();
         while left > 0
             && let Some(op) = self.waiting.pop_front()
         {
-            let (now, bytes, rest) = part(op, left);
-            left = left.saturating_sub(bytes);
-            taken.push(now);
-            if let Some(rest) = rest {
-                self.waiting.push_front(rest);
-                break;
+            let of = first_of(&op).map(|(of, _)| of);
+            if held.iter().any(|(one, _)| *one == of) {
+                held.push((of, op));
+                continue;
             }
+            let (now, bytes, rest) = self.part(op, left, pace);
+            left = left.saturating_sub(bytes);
+            taken.extend(now);
+            held.extend(rest.map(|rest| (of, rest)));
+        }
+        for (_, op) in held.into_iter().rev() {
+            self.waiting.push_front(op);
         }
         taken
     }
+
+    /// A merge of about so many bytes, the bytes, and the rest.
+    fn part(
+        &mut self,
+        op: Op,
+        bytes_max: usize,
+        pace: &mut Pace,
+    ) -> (Option<Op>, usize, Option<Op>) {
+        let Op::Merge {
+            incarnation,
+            first,
+            mut effects,
+        } = op
+        else {
+            let bytes = op.encoded_bytes();
+            return (Some(op), bytes, None);
+        };
+        let begins_at = effects
+            .first()
+            .map_or(Hlc::default(), |effect| effect.written_at);
+        let replay = self.replays.entry(incarnation);
+        let replay = replay.or_insert_with(|| Replay::beginning_at(pace, begins_at));
+        let (count, bytes) = fitting(&effects, bytes_max, (pace, replay));
+        let rest = effects.split_off(count);
+        let merge = |first, effects: Vec<Effect>| {
+            (!effects.is_empty()).then_some(Op::Merge {
+                incarnation,
+                first,
+                effects,
+            })
+        };
+        let next = first.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        (merge(first, effects), bytes, merge(next, rest))
+    }
 }
 
-/// A merge of about so many bytes, the bytes, and the rest.
-fn part(op: Op, bytes_max: usize) -> (Op, usize, Option<Op>) {
+/// Of a merge, whose effects they are and when the first was written.
+fn first_of(op: &Op) -> Option<(Incarnation, Hlc)> {
     let Op::Merge {
         incarnation,
-        first,
-        mut effects,
+        effects,
+        ..
     } = op
     else {
-        let bytes = op.encoded_bytes();
-        return (op, bytes, None);
+        return None;
     };
-    let (count, bytes) = fitting(&effects, bytes_max);
-    let rest = effects.split_off(count);
-    let now = Op::Merge {
-        incarnation,
-        first,
-        effects,
-    };
-    let rest = (!rest.is_empty()).then(|| Op::Merge {
-        incarnation,
-        first: first.saturating_add(u64::try_from(count).unwrap_or(u64::MAX)),
-        effects: rest,
-    });
-    (now, bytes, rest)
+    let first = effects.first()?;
+    Some((*incarnation, first.written_at))
 }
 
 /// How many effects go together, and their bytes.
-fn fitting(effects: &[Effect], bytes_max: usize) -> (usize, usize) {
+fn fitting(
+    effects: &[Effect],
+    bytes_max: usize,
+    (pace, replay): (&mut Pace, &mut Replay),
+) -> (usize, usize) {
     let (mut count, mut bytes) = (0, 0_usize);
     let mut before: Option<&Effect> = None;
     for effect in effects {
-        let more = bytes.saturating_add(effect.encoded_bytes());
-        let together = before.is_none_or(|before| effect.continues(before));
-        if more > bytes_max && !together {
+        let own = effect.encoded_bytes();
+        let more = bytes.saturating_add(own);
+        let together = before.is_some_and(|before| effect.continues(before));
+        let fits = before.is_none() || more <= bytes_max;
+        if !together && !(fits && pace.admits(Some(replay), effect.written_at)) {
             break;
         }
+        pace.enters(replay, effect.written_at, own);
         (count, bytes, before) = (count + 1, more, Some(effect));
     }
     (count, bytes)
@@ -94,7 +149,7 @@ fn fitting(effects: &[Effect], bytes_max: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use meridian_causal::{CausalContext, Content, Hlc, Incarnation, TransactionTag, ZoneId};
+    use meridian_causal::{CausalContext, Content, TransactionTag, ZoneId};
 
     use super::*;
 
@@ -125,7 +180,7 @@ mod tests {
     fn parts(mut merges: Merges, bytes_max: usize) -> Vec<(u64, usize)> {
         let mut parts = Vec::new();
         while !merges.is_empty() {
-            for op in merges.take(bytes_max) {
+            for op in merges.take(bytes_max, &mut Pace::default()) {
                 let Op::Merge { first, effects, .. } = op else {
                     panic!("a merge is a merge");
                 };
@@ -153,6 +208,37 @@ mod tests {
         assert_eq!(parts(waiting(&transactions), 1), [(1, 1), (2, 3), (5, 1)]);
     }
 
+    /// Times of one incarnation need not grow: a transaction's writes bear the time at which it was prepared.
+    #[test]
+    fn a_merge_that_is_due_waits_for_one_before_it_that_is_not() {
+        let now = |ms: u64| crate::time::Now {
+            mono_ns: ms * crate::time::MS,
+            wall_ms: 5_000_000,
+        };
+        let mut pace = Pace::default();
+        pace.client_asks(now(1_000));
+        pace.begin(now(1_000));
+        let mut other = Replay::beginning_at(&pace, Hlc::new(5_000_000, 0));
+        pace.enters(&mut other, Hlc::new(5_000_000, 0), usize::MAX);
+        let mut merges = waiting(&[None]);
+        merges.push(Op::Merge {
+            incarnation: Incarnation::new(ZoneId(2), 7),
+            first: 2,
+            effects: vec![
+                Effect {
+                    written_at: Hlc::new(3_000_000, 0),
+                    ..effect(2, None)
+                },
+                effect(3, None),
+            ],
+        });
+        while merges.is_due(&pace) {
+            assert!(!merges.take(usize::MAX, &mut pace).is_empty());
+            pace.end();
+        }
+        assert!(!merges.is_empty());
+    }
+
     #[test]
     fn several_merges_go_in_one_turn_while_they_fit() {
         let mut merges = waiting(&[None]);
@@ -162,7 +248,7 @@ mod tests {
             effects: vec![effect(9, None); 2],
         });
         let two = 2 * effect(1, None).encoded_bytes();
-        assert_eq!(merges.take(two).len(), 2);
+        assert_eq!(merges.take(two, &mut Pace::default()).len(), 2);
         assert_eq!(parts(merges, two), [(10, 1)]);
     }
 }

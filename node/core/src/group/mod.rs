@@ -25,6 +25,7 @@ mod life;
 pub(crate) mod log;
 mod members;
 mod merges;
+mod pace;
 mod reads;
 mod spanning;
 
@@ -41,6 +42,7 @@ use install::Install;
 use leases::Leases;
 use life::Life;
 use merges::Merges;
+pub(crate) use pace::Pace;
 
 use crate::alter::Told;
 use crate::command::{Op, Waiter, WriteOp, WriteOutcome};
