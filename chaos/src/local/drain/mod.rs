@@ -25,7 +25,7 @@ use meridian_client::DEFAULT_KEYSPACE;
 use super::backlog;
 use super::experiment::Experiment;
 use super::puts::Puts;
-use super::rate::maximal_rate;
+use super::rate::{MaximalRate, maximal_rate};
 use super::zones::{Start, Zones, three};
 use report::{Report, Times};
 
@@ -135,11 +135,14 @@ async fn measure(args: &DrainArgs, folder: &Path) -> Result<Report, String> {
         seed: args.seed,
     };
     let maximal = match args.rate {
-        Some(rate) => rate,
-        None => maximal_rate(&puts, args.in_flight, args.rate_seconds).await?,
+        Some(rate) => MaximalRate {
+            taken: rate,
+            carried: rate,
+        },
+        None => maximal_rate((&zones, &puts), args.in_flight, args.rate_seconds).await?,
     };
     backlog::drained(&zones, DRAIN_TIME_MAX).await?;
-    let load = puts.open(maximal * SHARE);
+    let load = puts.open(maximal.carried * SHARE);
     let times = disturb(args, &zones).await;
     let outcomes = load.end().await?;
     let times = times?;

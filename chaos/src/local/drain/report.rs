@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::local::experiment::{Findings, Wrong};
 use crate::local::puts::{Answered, Outcomes, percentile};
+use crate::local::rate::MaximalRate;
 use crate::local::table::print;
 
 /// How much faster than it built up a backlog must drain.
@@ -80,7 +81,10 @@ impl Puts {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     processors: usize,
+    /// Puts per second that are in every zone.
     maximal_puts_per_second: f64,
+    /// Puts per second that are acknowledged while a load lasts that is more than that.
+    taken_puts_per_second: f64,
     quiet_backlog: u64,
     backlog: u64,
     blocked_s: f64,
@@ -93,13 +97,15 @@ pub(super) struct Report {
     p99_times: f64,
     /// All zones first.
     puts: Vec<Puts>,
+    /// Of all zones, of each second since the links were healed.
+    draining_by_second: Vec<Latencies>,
     errors: BTreeMap<String, u64>,
     wrong: Wrong,
 }
 
 impl Report {
     pub(super) fn of(
-        maximal: f64,
+        maximal: MaximalRate,
         times: Times,
         outcomes: &Outcomes,
         differs: Option<String>,
@@ -112,7 +118,8 @@ impl Report {
         let drained_per_s = times.backlog as f64 / drained_s;
         let mut report = Self {
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            maximal_puts_per_second: maximal,
+            maximal_puts_per_second: maximal.carried,
+            taken_puts_per_second: maximal.taken,
             quiet_backlog: times.quiet_backlog,
             backlog: times.backlog,
             blocked_s,
@@ -125,6 +132,7 @@ impl Report {
             puts: (0..3)
                 .map(|zone| Puts::of(outcomes, &times, Some(zone)))
                 .collect(),
+            draining_by_second: by_second(outcomes, &times),
             errors: outcomes.errors.clone(),
             wrong: Wrong::default(),
         };
@@ -154,6 +162,16 @@ impl Report {
     }
 }
 
+fn by_second(outcomes: &Outcomes, times: &Times) -> Vec<Latencies> {
+    let second = Duration::from_secs(1);
+    let starts = std::iter::successors(Some(times.healed), |start| start.checked_add(second));
+    let starts = starts.take_while(|start| *start < times.drained);
+    let of = |start: Instant| outcomes.within(start, times.drained.min(start + second));
+    starts
+        .map(|start| Latencies::of(&of(start), None))
+        .collect()
+}
+
 impl Findings for Report {
     fn wrong(&self) -> &Wrong {
         &self.wrong
@@ -163,6 +181,7 @@ impl Findings for Report {
         print(
             [
                 "maximal puts/s",
+                "taken at most",
                 "backlog in quiet, at most",
                 "after the block",
                 "built up",
@@ -172,6 +191,7 @@ impl Findings for Report {
             ],
             &[[
                 format!("{:.0}", self.maximal_puts_per_second),
+                format!("{:.0}", self.taken_puts_per_second),
                 self.quiet_backlog.to_string(),
                 self.backlog.to_string(),
                 format!("{:.0}/s in {:.0} s", self.built_up_per_s, self.blocked_s),

@@ -28,7 +28,7 @@ use meridian_client::DEFAULT_KEYSPACE;
 use super::backlog;
 use super::experiment::Experiment;
 use super::puts::Puts;
-use super::rate::maximal_rate;
+use super::rate::{MaximalRate, maximal_rate};
 use super::zones::{Start, Zones, three};
 use report::{Report, Run};
 use samples::Sampler;
@@ -63,7 +63,7 @@ pub struct LagArgs {
     #[arg(long, default_value_t = 256)]
     pub in_flight: usize,
     /// Samples per second and zone.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 20)]
     pub samples: u32,
     /// Size of a value.
     #[arg(long, default_value_t = 100)]
@@ -144,13 +144,16 @@ async fn measure(args: &LagArgs, folder: &Path) -> Result<Report, String> {
         seed: args.seed,
     };
     let maximal = match args.rate {
-        Some(rate) => rate,
-        None => maximal_rate(&puts, args.in_flight, args.rate_seconds).await?,
+        Some(rate) => MaximalRate {
+            taken: rate,
+            carried: rate,
+        },
+        None => maximal_rate((&zones, &puts), args.in_flight, args.rate_seconds).await?,
     };
     backlog::drained(&zones, DRAIN_TIME_MAX).await?;
     let mut runs = Vec::new();
     for run in 0..args.runs.max(1) {
-        runs.push(one(args, (&zones, &puts), (run, maximal * SHARE)).await?);
+        runs.push(one(args, (&zones, &puts), (run, maximal.carried * SHARE)).await?);
         backlog::drained(&zones, DRAIN_TIME_MAX).await?;
     }
     Ok(Report::of(&zones, maximal, runs))

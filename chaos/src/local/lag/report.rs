@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::samples::Sample;
 use crate::local::experiment::{Findings, Wrong};
 use crate::local::puts::{Outcomes, percentile};
+use crate::local::rate::MaximalRate;
 use crate::local::table::print;
 use crate::local::zones::Zones;
 
@@ -70,7 +71,10 @@ struct Pair {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     processors: usize,
+    /// Puts per second that are in every zone.
     maximal_puts_per_second: f64,
+    /// Puts per second that are acknowledged while a load lasts that is more than that.
+    taken_puts_per_second: f64,
     /// Answered in the runs, over their time.
     puts: usize,
     put_p50_ms: f64,
@@ -85,7 +89,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 impl Report {
-    pub(super) fn of(zones: &Zones, maximal: f64, runs: Vec<Run>) -> Self {
+    pub(super) fn of(zones: &Zones, maximal: MaximalRate, runs: Vec<Run>) -> Self {
         let mut pairs = Vec::new();
         for from in 0..zones.count() {
             for to in (0..zones.count()).filter(|to| *to != from) {
@@ -108,7 +112,8 @@ impl Report {
         let (put_p50_ms, put_p99_ms) = (at(500), at(990));
         Self {
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            maximal_puts_per_second: maximal,
+            maximal_puts_per_second: maximal.carried,
+            taken_puts_per_second: maximal.taken,
             puts: latencies.len(),
             put_p50_ms,
             put_p99_ms,
@@ -188,6 +193,7 @@ impl Findings for Report {
         print(
             [
                 "maximal puts/s",
+                "taken at most",
                 "puts in the runs",
                 "put: median",
                 "put: 99th percentile",
@@ -195,6 +201,7 @@ impl Findings for Report {
             ],
             &[[
                 format!("{:.0}", self.maximal_puts_per_second),
+                format!("{:.0}", self.taken_puts_per_second),
                 self.puts.to_string(),
                 format!("{:.1} ms", self.put_p50_ms),
                 format!("{:.1} ms", self.put_p99_ms),

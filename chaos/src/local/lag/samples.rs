@@ -13,10 +13,10 @@ use crate::local::ask::level;
 use crate::local::puts::put;
 use crate::local::zones::Zones;
 
-/// From one look to the next.
-const LOOK: Duration = Duration::from_millis(1);
+/// From one look to the next, at most: what is measured is too long by half of it. Looking is work for the same processors.
+const LOOK: Duration = Duration::from_millis(2);
 /// The first look is so much before a sample can be there: what is seen at the first look might have been there before.
-const EARLY: Duration = Duration::from_millis(10);
+const EARLY: Duration = Duration::from_millis(3);
 /// A sample that is not there by then does not come.
 const COMES_WITHIN: Duration = Duration::from_secs(20);
 

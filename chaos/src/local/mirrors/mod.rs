@@ -79,7 +79,7 @@ pub struct MirrorsArgs {
     #[arg(long, default_value_t = 2)]
     pub batches: usize,
     /// Size of a value.
-    #[arg(long, default_value_t = 8_000)]
+    #[arg(long, default_value_t = 60_000)]
     pub value_bytes: usize,
     /// Core threads of each node.
     #[arg(long, default_value_t = 2)]
