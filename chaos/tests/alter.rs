@@ -36,7 +36,7 @@ fn moved(seeds: std::ops::Range<u64>, mode: Mode, topology: Topology) -> u64 {
 
 /// The first of some seeds that finds a planted bug, and what it finds.
 fn finding(planted: PlantedBugs) -> String {
-    let found = (1..=12)
+    let found = (1..=40)
         .map(|seed| report((seed, Mode::Async), Topology::THREE_BY_ONE, planted))
         .find(|report| report.violation.is_some());
     found.as_ref().and_then(Report::line).unwrap_or_default()

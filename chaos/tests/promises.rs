@@ -62,6 +62,10 @@ fn expect_kept(seed: u64, topology: Topology) {
     assert!(answered > 400, "only {answered} operations were answered");
 }
 
+/// Seeds tried for a planted bug. Any change of the core gives every seed another course, and the rarest bug is found by one seed
+/// in ten: so many that chance does not matter, and few are run.
+const SEEDS_MAX: u64 = 60;
+
 /// The first of some seeds that finds a planted bug.
 fn expect_found(topology: Topology, planted: PlantedBugs) {
     expect_found_in(20, topology, planted);
@@ -69,7 +73,7 @@ fn expect_found(topology: Topology, planted: PlantedBugs) {
 
 /// The same, in runs of so many seconds.
 fn expect_found_in(seconds: u64, topology: Topology, planted: PlantedBugs) {
-    let found = (1..=12)
+    let found = (1..=SEEDS_MAX)
         .map(|seed| report_of((seed, seconds), topology, planted))
         .find(|report| report.violation.is_some());
     let line = found.as_ref().and_then(Report::line).unwrap_or_default();
@@ -145,7 +149,7 @@ fn op_ids_forgotten_at_a_restart_are_found() {
 fn a_range_that_is_not_compared_is_found() {
     expect_found_in(
         TRANSACTION_SECONDS,
-        Topology::THREE_BY_THREE,
+        Topology::ONE_BY_THREE,
         PlantedBugs {
             skip_range_validation: true,
             ..NO_BUGS

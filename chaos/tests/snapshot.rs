@@ -65,7 +65,7 @@ fn a_pointer_that_flips_before_the_last_shard_is_found() {
         mirror_swap_early: true,
         ..PlantedBugs::default()
     };
-    let found = (1..=12)
+    let found = (1..=40)
         .map(|seed| report(seed, Topology::THREE_BY_THREE, planted))
         .find(|report| report.violation.is_some());
     let line = found.as_ref().and_then(Report::line).unwrap_or_default();
