@@ -47,13 +47,15 @@ pub enum FaultKind {
     WipeZone,
     /// An operator asks for another policy of the keyspace; when, [`operator`](crate::operator) says.
     Alter,
-    /// An operator gives up an alter.
+    /// An operator gives up an alter or a promotion.
     CancelAlter,
+    /// An operator has a mirror promoted; when, [`operator`](crate::operator) says.
+    Promote,
 }
 
 impl FaultKind {
     /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CutZones,
         Self::CutZonesOneWay,
         Self::IsolateZone,
@@ -73,6 +75,7 @@ impl FaultKind {
         Self::WipeZone,
         Self::Alter,
         Self::CancelAlter,
+        Self::Promote,
     ];
 
     /// Its name in reports.
@@ -97,12 +100,16 @@ impl FaultKind {
             Self::WipeZone => "wipe-zone",
             Self::Alter => "alter",
             Self::CancelAlter => "cancel-alter",
+            Self::Promote => "promote",
         }
     }
 
     /// Whether the nemesis strikes with it in any scenario: the others are for scenarios that say so.
     pub fn is_struck(self) -> bool {
-        !matches!(self, Self::WipeZone | Self::Alter | Self::CancelAlter)
+        !matches!(
+            self,
+            Self::WipeZone | Self::Alter | Self::CancelAlter | Self::Promote
+        )
     }
 
     /// Whether it means anything in a world of that size.
@@ -112,7 +119,8 @@ impl FaultKind {
             | Self::CutZonesOneWay
             | Self::IsolateZone
             | Self::LongBlock
-            | Self::WipeZone => topology.zones > 1,
+            | Self::WipeZone
+            | Self::Promote => topology.zones > 1,
             Self::IsolateNode | Self::CutNodes | Self::CutNodesOneWay | Self::Wipe => {
                 topology.nodes_per_zone > 1
             }
@@ -310,7 +318,17 @@ impl Nemesis {
                 nodes: crash_of(self.topology.nodes_of(a), rng),
             },
             // The operator's, which is asked for apart.
-            FaultKind::Alter | FaultKind::CancelAlter => Act::Crash { nodes: Vec::new() },
+            FaultKind::Alter | FaultKind::CancelAlter | FaultKind::Promote => {
+                Act::Crash { nodes: Vec::new() }
+            }
+        }
+    }
+
+    /// All links of a zone to the others are cut for a time.
+    pub fn isolation(&self, zone: usize, for_ns: u64) -> Act {
+        Act::Cut {
+            links: both_ways(self.out_of_zone(zone)),
+            for_ns,
         }
     }
 

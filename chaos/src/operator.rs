@@ -1,4 +1,4 @@
-//! An operator: when the keyspace is altered in a run, and into what.
+//! An operator: when the keyspace is altered in a run, and into what; and when a mirror is promoted, and which.
 //!
 //! It asks for what may be asked in a world of that size; whether it comes to that, the cluster says. Each errand is drawn
 //! from a stream of its own, so that a seed's errands stay the same while the rest is changed.
@@ -18,7 +18,9 @@ use crate::scenario::{Scenario, Topology};
 pub enum Errand {
     /// To have the keyspace altered; which of the run's alters.
     Alter(u32),
-    /// To give up the alter under way, if any.
+    /// To have a mirror promoted; which of the run's promotions.
+    Promote(u32),
+    /// To give up the alter or promotion under way, if any.
     Cancel,
 }
 
@@ -38,7 +40,37 @@ pub fn plan(scenario: &Scenario, streams: Streams) -> Vec<(u64, Errand)> {
             errands.push((at + patience, Errand::Cancel));
         }
     }
+    errands.extend(promotions(scenario, streams));
     errands
+}
+
+fn promotions(scenario: &Scenario, streams: Streams) -> Vec<(u64, Errand)> {
+    let mut rng = streams.stream("operator.promotions", 0);
+    let mut errands = Vec::new();
+    for number in 0..scenario.promotions {
+        let at = rng.between(FIRST_NS, scenario.duration_ns.max(FIRST_NS));
+        let cancels = rng.chance(0.1);
+        let patience = rng.between(100, 4_000) * MS;
+        errands.push((at, Errand::Promote(number)));
+        if cancels {
+            errands.push((at + patience, Errand::Cancel));
+        }
+    }
+    errands
+}
+
+/// The zone whose mirror is to be promoted, of a keyspace with such a policy; in some other mode, none.
+pub fn promoted(topology: Topology, now: &Policy, rng: &mut SmallRng) -> Option<ZoneId> {
+    let is_mirror = |zone: &ZoneId| Some(*zone) != now.home;
+    let all = all_zones(topology);
+    let zones = if now.zones.is_empty() {
+        all
+    } else {
+        now.zones.clone()
+    };
+    let mirrors: Vec<ZoneId> = zones.into_iter().filter(is_mirror).collect();
+    let drawn = rng.pick(&mirrors).copied();
+    drawn.filter(|_| now.mode == Mode::Snapshot)
 }
 
 /// What is asked for, of a keyspace with such a policy.

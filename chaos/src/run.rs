@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use meridian_core::ids::KeyspaceId;
+
 use crate::history::History;
 use crate::scenario::{Alters, Options, Scenario, Topology};
 use crate::trace::Trace;
@@ -21,6 +23,8 @@ pub struct Report {
     pub history: History,
     /// The transactions of the run; empty after a panic.
     pub records: Vec<crate::transact::judge::Record>,
+    /// The first keyspace that was made of a mirror, if one was.
+    pub promoted: Option<KeyspaceId>,
     /// What was broken.
     pub violation: Option<Box<Violation>>,
 }
@@ -41,6 +45,7 @@ pub fn run(options: Options, trace: Trace) -> Report {
                 stats: finished.stats,
                 history: finished.history,
                 records: finished.records,
+                promoted: finished.promoted,
                 violation,
             }
         }
@@ -56,6 +61,7 @@ pub fn run(options: Options, trace: Trace) -> Report {
                 stats: Stats::default(),
                 history: History::default(),
                 records: Vec::new(),
+                promoted: None,
                 violation,
             }
         }

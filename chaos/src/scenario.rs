@@ -100,7 +100,7 @@ pub struct Options {
     pub planted: PlantedBugs,
 }
 
-/// Whether the keyspace is altered in a run.
+/// Whether the keyspace is altered in a run, and mirrors are promoted where it has any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Alters {
     /// The seed says.
@@ -133,7 +133,7 @@ impl std::str::FromStr for Alters {
     }
 }
 
-/// Share of seeds in which an operator alters the keyspace.
+/// Share of seeds in which an operator alters the keyspace; and, of those with mirrors, in which one is promoted.
 const ALTERED_SHARE: f64 = 0.3;
 
 /// How the network behaves between faults.
@@ -239,6 +239,8 @@ pub struct Scenario {
     pub policy: Policy,
     /// How often an operator asks for another policy.
     pub alters: u32,
+    /// How often an operator has a mirror promoted.
+    pub promotions: u32,
 }
 
 impl Scenario {
@@ -294,6 +296,13 @@ impl Scenario {
             planted: options.planted,
             policy,
             alters: draw_alters(options.alters, &mut streams.stream("scenario.alters", 0)),
+            promotions: match options.mode {
+                Mode::Snapshot if topology.zones > 1 => draw_alters(
+                    options.alters,
+                    &mut streams.stream("scenario.promotions", 0),
+                ),
+                Mode::Snapshot | Mode::Sync | Mode::Async => 0,
+            },
         }
     }
 }

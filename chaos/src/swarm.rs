@@ -141,6 +141,7 @@ impl Stats {
         self.leaders += other.leaders;
         self.alters.begun += other.alters.begun;
         self.alters.moved += other.alters.moved;
+        self.alters.promoted += other.alters.promoted;
         self.alters.cancelled += other.alters.cancelled;
         self.alters.given_up += other.alters.given_up;
         self.simulated_ns += other.simulated_ns;
@@ -190,8 +191,8 @@ impl Stats {
     fn alters_line(&self) -> String {
         let alters = &self.alters;
         format!(
-            "alters: begun={} moved={} cancelled={} rounds-given-up={}",
-            alters.begun, alters.moved, alters.cancelled, alters.given_up
+            "alters: begun={} moved={} promoted={} cancelled={} rounds-given-up={}",
+            alters.begun, alters.moved, alters.promoted, alters.cancelled, alters.given_up
         )
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, OpId};
 use meridian_core::command::WriteIntent;
-use meridian_core::ids::KeyspaceId;
+use meridian_core::ids::{KeyspaceId, ShardId};
 use meridian_core::request::ReadLevel;
 
 use super::bits::Bits;
@@ -26,6 +26,8 @@ struct Effect {
     seen_ns: u64,
     /// The keyspace of the group that showed it first, which is the one that made it.
     origin: KeyspaceId,
+    /// Where that group's log has it, of which shard.
+    place: (ShardId, u64),
 }
 
 /// The effects of every key.
@@ -42,6 +44,7 @@ impl Evidence {
             op_id: seen.op_id,
             seen_ns: now,
             origin: seen.group.keyspace,
+            place: (seen.group.shard, seen.index),
         });
     }
 
@@ -141,6 +144,7 @@ impl Evidence {
                 call_ns: operation.call_ns,
                 seen_ns: effect.seen_ns,
                 origin: effect.origin,
+                place: effect.place,
                 acked_ns: receipt.and(operation.return_ns),
                 replaced: None,
                 possible: Bits::new(dots.len()),

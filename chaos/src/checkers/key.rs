@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use meridian_causal::{Content, Dot, OpId, SiblingSet};
 use meridian_core::command::WriteIntent;
-use meridian_core::ids::KeyspaceId;
+use meridian_core::ids::{KeyspaceId, ShardId};
 
 use super::bits::Bits;
 use super::evidence::row;
@@ -31,6 +31,8 @@ pub(super) struct WriteFact<'a> {
     pub(super) seen_ns: u64,
     /// The keyspace that made it.
     pub(super) origin: KeyspaceId,
+    /// Where that keyspace's log has it, of which shard.
+    pub(super) place: (ShardId, u64),
     /// When its client was told of this dot.
     pub(super) acked_ns: Option<u64>,
     /// What it surely replaced; `None` when only the store knows.

@@ -18,7 +18,10 @@ use meridian_core::mirror::MirrorStamp;
 use meridian_core::output::Observation;
 use meridian_core::request::Answer;
 
+use super::promotions::Cut;
+use crate::client::EXPIRING;
 use crate::history::Action;
+use crate::lineage::Promoted;
 use crate::transact::program::is_transactional;
 use crate::violation::{Checked, Violation};
 
@@ -63,6 +66,50 @@ impl Mirrors {
             | Observation::Durable { .. }
             | Observation::Leads { .. } => {}
         }
+    }
+
+    /// Where the parts of a view of a keyspace were taken.
+    pub(super) fn cut(&self, keyspace: KeyspaceId, view: u64) -> Cut {
+        let mut cut = Cut::new();
+        let pins = self
+            .pins
+            .range((view, ShardId(0))..=(view, ShardId(u16::MAX)));
+        for ((_, shard), pins) in pins {
+            let of_keyspace = pins.iter().filter(|(group, _)| group.keyspace == keyspace);
+            for (_, index) in of_keyspace {
+                let (first, last) = cut.entry(*shard).or_insert((*index, *index));
+                *first = (*first).min(*index);
+                *last = (*last).max(*index);
+            }
+        }
+        cut
+    }
+
+    /// A mirror of a keyspace has become another one: that holds what the cut of its view held, and nothing else.
+    pub(super) fn check_promoted(&self, now: u64, shards: u16, promoted: &Promoted) -> Checked {
+        let view = promoted.shown.view;
+        for shard in (0..shards).map(ShardId) {
+            let wrong = self.at_no_pin((promoted.before, shard, view), |past| {
+                past.differs(&self.newest(promoted.keyspace, shard))
+            });
+            if let Some(wrong) = wrong {
+                let message = format!(
+                    "keyspace {} opens, made of cut {view} of keyspace {}: {wrong}",
+                    promoted.keyspace.0, promoted.before.0
+                );
+                return Err(Violation::new("promotion", now, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the groups of a shard hold live.
+    fn newest(&self, keyspace: KeyspaceId, shard: ShardId) -> BTreeMap<&Bytes, [u8; 16]> {
+        let groups = self.stored.iter();
+        let own = groups.filter(|(id, _)| id.keyspace == keyspace && id.shard == shard);
+        let keys = own.flat_map(|(_, keys)| keys);
+        keys.filter_map(|(key, past)| Some((key, (*past.last_key_value()?.1)?)))
+            .collect()
     }
 
     /// Judges what a client was answered in a mirror zone.
@@ -153,6 +200,18 @@ impl At<'_> {
     fn live(&self, key: &Bytes) -> Option<[u8; 16]> {
         let (_, live) = self.keys.get(key)?.range(..=self.index).next_back()?;
         *live
+    }
+
+    /// What another state has that this one has not, or the other way round.
+    fn differs(&self, other: &BTreeMap<&Bytes, [u8; 16]>) -> Option<String> {
+        let judged = |key: &&Bytes| !is_transactional(key) && !key.starts_with(EXPIRING);
+        let mut keys = self.keys.keys().chain(other.keys().copied()).filter(judged);
+        let odd = keys.find(|key| self.live(key) != other.get(key).copied())?;
+        let (here, there) = (self.live(odd).is_some(), other.contains_key(odd));
+        Some(format!(
+            "{odd:?} is there: {there}; it was there at index {}: {here}; or with other versions",
+            self.index
+        ))
     }
 
     fn holds(&self, key: &Bytes, set: &SiblingSet) -> Option<String> {

@@ -3,7 +3,7 @@
 //! Some watch while the run goes on (`apply`, `dots`, `op_ids`, `zones`): they see what every replica applied. The others judge at
 //! the end, from what clients sent and were answered (`history`), the causal history made of it (`evidence`), and the
 //! state read straight from the engines (`FinalState`): `convergence`, `durability`, `expiry`, `tombstones`, `linear`,
-//! `registers`, `sessions`, and `moves` for what holds when the keyspace becomes another one.
+//! `registers`, `sessions`, and `moves` and `promotions` for what holds when the keyspace becomes another one.
 //!
 //! Invariant: a checker never asks a core whether the core is right. What a write replaced is taken from what its client
 //! sent; only for writes without a context, where the store decides, from the receipt, and `justified` holds that
@@ -22,6 +22,7 @@ mod linear;
 mod mirrors;
 mod moves;
 mod op_ids;
+mod promotions;
 mod registers;
 mod sessions;
 mod tombstones;
@@ -38,11 +39,12 @@ use meridian_core::output::Observation;
 use meridian_core::request::{Answer, ShardDigest};
 
 use crate::history::{Action, History};
-use crate::lineage::Lineage;
+use crate::lineage::{Lineage, Promoted};
 use crate::transact::program::is_transactional;
 use crate::violation::Checked;
 use evidence::Evidence;
 use evidence::describe_key;
+pub use promotions::{Cut, Listed};
 pub use zones::Acked;
 
 /// Watches a run.
@@ -66,6 +68,10 @@ pub struct FinalState {
     pub at_ns: u64,
     /// The keyspaces that served one after the other.
     pub lineage: Lineage,
+    /// What each keyspace that was made of a mirror was made of.
+    pub cuts: BTreeMap<KeyspaceId, Cut>,
+    /// What has come back of a deposed home, where a mirror was promoted to the keyspace that serves.
+    pub listed: Option<Listed>,
 }
 
 /// What one node's engine holds.
@@ -92,9 +98,19 @@ impl Observer {
         }
     }
 
-    /// A node has this catalog.
-    pub fn catalog(&mut self, catalog: &Catalog) {
-        self.lineage.hear(catalog);
+    /// A node has this catalog, of a keyspace with so many shards.
+    pub fn catalog(&mut self, now: u64, shards: u16, catalog: &Catalog) -> Checked {
+        match self.lineage.hear(now, catalog) {
+            Some(promoted) => self.mirrors.check_promoted(now, shards, &promoted),
+            None => Ok(()),
+        }
+    }
+
+    /// What each keyspace that was made of a mirror was made of.
+    pub fn cuts(&self) -> BTreeMap<KeyspaceId, Cut> {
+        let cut = |promoted: &Promoted| self.mirrors.cut(promoted.before, promoted.shown.view);
+        let promotions = self.lineage.promotions();
+        promotions.map(|one| (one.keyspace, cut(one))).collect()
     }
 
     /// The keyspaces that serve one after the other.
@@ -167,7 +183,7 @@ impl Observer {
                     return Ok(());
                 }
                 moves::check_opened(now, &seen, (&self.evidence, &self.lineage))?;
-                self.op_ids.effect(now, &seen)?;
+                self.op_ids.effect(now, &seen, &self.lineage)?;
                 self.evidence.effect(now, seen);
                 Ok(())
             }
@@ -212,6 +228,7 @@ impl Observer {
                 tombstones::check,
                 linear::check_order,
                 moves::check_key,
+                promotions::check_listed,
             ];
             for check in judged {
                 check(key, state).map_err(|violation| {
@@ -220,9 +237,10 @@ impl Observer {
             }
         }
         op_ids::check_receipts(history)?;
-        moves::check_times(history, state.at_ns)?;
+        moves::check_times(history, &state.lineage, state.at_ns)?;
+        promotions::check_fence(history, &state.lineage, state.at_ns)?;
         sessions::check(history, &state.lineage)?;
-        registers::check(history)
+        registers::check(history, &state.lineage)
     }
 
     /// Everything known about a key, for whoever looks for the reason of a violation.

@@ -8,6 +8,9 @@
 //!   keyspace that has everything;
 //! * once a linearizable operation of the later one was answered, the earlier one answers none that is sent after that.
 //!
+//! From a keyspace to one that was made of its mirror (`promotions`) the second holds of what the mirror's cut has, and the third
+//! not at all: the old home may live on where nobody hears it.
+//!
 //! With the order inside each keyspace (`linear`) a history stays linearizable over a move: in `sync` the whole store's, else
 //! each zone's.
 
@@ -20,6 +23,7 @@ use super::FinalState;
 use super::dots::Seen;
 use super::evidence::Evidence;
 use super::key::{KeyHistory, ReadFact};
+use super::promotions;
 use crate::history::{History, Operation, Outcome};
 use crate::lineage::Lineage;
 use crate::node::zone_id;
@@ -54,7 +58,7 @@ pub(super) fn check_key(key: &KeyHistory<'_>, state: &FinalState) -> Checked {
         }
     }
     for (keyspace, reads) in reads {
-        let earlier = key.which(|write| write.origin < keyspace);
+        let earlier = key.which(|write| promotions::is_inherited(state, write, keyspace));
         let gone = key.surely_replaced_by(&earlier);
         for read in reads {
             let mut missed = earlier.minus(&read.covered);
@@ -82,7 +86,7 @@ pub(super) fn check_key(key: &KeyHistory<'_>, state: &FinalState) -> Checked {
 }
 
 /// No keyspace answers a linearizable operation that is sent after a later one has answered one.
-pub(super) fn check_times(history: &History, at_ns: u64) -> Checked {
+pub(super) fn check_times(history: &History, lineage: &Lineage, at_ns: u64) -> Checked {
     let mut first_answer: BTreeMap<KeyspaceId, (u64, usize)> = BTreeMap::new();
     let answered = || {
         let operations = history.operations.iter().enumerate();
@@ -94,7 +98,9 @@ pub(super) fn check_times(history: &History, at_ns: u64) -> Checked {
         *first = (*first).min(at);
     }
     for (number, operation) in answered() {
-        let mut later = first_answer.range(operation.keyspace..).skip(1);
+        let era = lineage.era(operation.keyspace);
+        let later = first_answer.range(operation.keyspace..).skip(1);
+        let mut later = later.take_while(|(keyspace, _)| lineage.era(**keyspace) == era);
         let overtaken = later.find(|(_, (at, _))| *at < operation.attempt_ns);
         if let Some((keyspace, (at, first))) = overtaken {
             let message = format!(
@@ -111,7 +117,7 @@ pub(super) fn check_times(history: &History, at_ns: u64) -> Checked {
 }
 
 /// Read at that level, or written by this attempt.
-fn is_linearizable(operation: &Operation) -> bool {
+pub(super) fn is_linearizable(operation: &Operation) -> bool {
     match &operation.outcome {
         Outcome::Written(receipt) => !receipt.repeated,
         Outcome::Read(_) => operation.level() == Some(ReadLevel::Linearizable),

@@ -1,5 +1,6 @@
 //! Invariant 8: an operation takes effect at most once inside a zone, through retries, leader changes and restarts; and in at
-//! most one of the keyspaces that an altered keyspace was, whatever the zones.
+//! most one of the keyspaces that an altered keyspace was, whatever the zones. A keyspace that was made of a mirror may know
+//! nothing of what its predecessor did after the cut: there, an operation is done again.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,7 @@ use meridian_core::ids::KeyspaceId;
 
 use super::dots::Seen;
 use crate::history::History;
+use crate::lineage::Lineage;
 use crate::violation::{Checked, Violation};
 
 /// Where an operation took effect: the keyspace and zone of the group that gave it the dot.
@@ -26,7 +28,7 @@ pub(super) struct OpIds {
 
 impl OpIds {
     /// Takes an effect in; merges of other groups' effects were judged when these made them.
-    pub(super) fn effect(&mut self, now: u64, seen: &Seen) -> Checked {
+    pub(super) fn effect(&mut self, now: u64, seen: &Seen, lineage: &Lineage) -> Checked {
         let Some(op_id) = seen.op_id else {
             return Ok(());
         };
@@ -41,8 +43,10 @@ impl OpIds {
         };
         // Two zones of a keyspace need not know of one another's operations. What a keyspace knew when it was sealed, the one
         // that it became knows from the start.
+        let era = lineage.era(made.keyspace);
         let twice = all
             .iter()
+            .filter(|one| lineage.era(one.keyspace) == era)
             .find(|one| one.zone == made.zone || one.keyspace != made.keyspace);
         if let Some(first) = twice {
             return Err(Violation::new(
@@ -104,18 +108,21 @@ mod tests {
 
     #[test]
     fn one_operation_in_two_zones_passes() {
-        let mut op_ids = OpIds::default();
-        assert!(op_ids.effect(0, &seen(1, 1, 1)).is_ok());
-        assert!(op_ids.effect(0, &seen(2, 2, 1)).is_ok());
-        assert!(op_ids.effect(0, &seen(1, 2, 1)).is_ok());
+        let (mut op_ids, lineage) = (OpIds::default(), Lineage::default());
+        assert!(op_ids.effect(0, &seen(1, 1, 1), &lineage).is_ok());
+        assert!(op_ids.effect(0, &seen(2, 2, 1), &lineage).is_ok());
+        assert!(op_ids.effect(0, &seen(1, 2, 1), &lineage).is_ok());
     }
 
     #[test]
     fn one_operation_twice_in_a_zone_is_found() {
-        let mut op_ids = OpIds::default();
-        assert!(op_ids.effect(0, &seen(1, 1, 1)).is_ok());
+        let (mut op_ids, lineage) = (OpIds::default(), Lineage::default());
+        assert!(op_ids.effect(0, &seen(1, 1, 1), &lineage).is_ok());
         assert_eq!(
-            op_ids.effect(0, &seen(1, 1, 2)).unwrap_err().check,
+            op_ids
+                .effect(0, &seen(1, 1, 2), &lineage)
+                .unwrap_err()
+                .check,
             "op-ids"
         );
     }

@@ -6,7 +6,9 @@
 //! was surely the register's between the two (a forward zone); no two forward zones may overlap, and no value whose
 //! operations all overlap one another (a backward zone) may lie within a forward one.
 //!
-//! A write of unknown outcome never returns; one that nobody read is left out.
+//! A write of unknown outcome never returns; one that nobody read is left out. Where a mirror was promoted there is one register in
+//! the keyspace before and another in the one that follows, which gets the values of both: only reads of the first era are
+//! judged, and a write of a later one is of unknown outcome to it.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use meridian_core::command::WriteIntent;
 use meridian_core::request::ReadLevel;
 
 use crate::history::{Action, History, Operation};
+use crate::lineage::Lineage;
 use crate::violation::{Checked, Violation};
 
 /// The operations of one value.
@@ -39,11 +42,16 @@ impl Cluster {
 /// Clusters of each register, by value; the empty value stands for "absent".
 type Registers<'a> = BTreeMap<&'a Bytes, BTreeMap<Bytes, Cluster>>;
 
-pub(super) fn check(history: &History) -> Checked {
+pub(super) fn check(history: &History, lineage: &Lineage) -> Checked {
     let mut registers = Registers::new();
     for (number, operation) in history.operations.iter().enumerate() {
         if let Some(key) = operation.key().filter(|key| key.starts_with(b"r/")) {
-            take(registers.entry(key).or_default(), number, operation)?;
+            let first_era = lineage.era(operation.keyspace) == 0;
+            take(
+                registers.entry(key).or_default(),
+                (number, operation),
+                first_era,
+            )?;
         }
     }
     for (key, clusters) in &registers {
@@ -52,7 +60,11 @@ pub(super) fn check(history: &History) -> Checked {
     Ok(())
 }
 
-fn take(clusters: &mut BTreeMap<Bytes, Cluster>, number: usize, operation: &Operation) -> Checked {
+fn take(
+    clusters: &mut BTreeMap<Bytes, Cluster>,
+    (number, operation): (usize, &Operation),
+    first_era: bool,
+) -> Checked {
     match &operation.action {
         Action::Write {
             content: Content::Value(value),
@@ -63,14 +75,14 @@ fn take(clusters: &mut BTreeMap<Bytes, Cluster>, number: usize, operation: &Oper
             cluster.write_call = Some(operation.call_ns);
             let acked = operation
                 .return_ns
-                .filter(|_| operation.receipt().is_some());
+                .filter(|_| first_era && operation.receipt().is_some());
             cluster.add(number, operation.call_ns, acked);
             Ok(())
         }
         Action::Get {
             level: ReadLevel::Linearizable,
             ..
-        } => take_read(clusters, number, operation),
+        } if first_era => take_read(clusters, number, operation),
         Action::Write { .. } | Action::Get { .. } | Action::Scan { .. } | Action::Visit { .. } => {
             Ok(())
         }

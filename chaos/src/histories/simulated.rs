@@ -2,7 +2,7 @@
 //!
 //! A run has several kinds of operations at a time; a history holds those of one kind: the registers of each zone, or the
 //! transactions on lists or on registers. Zones share no key of these, so one history of all zones is strictly
-//! serializable when each zone's is.
+//! serializable when each zone's is. Where a mirror was promoted, it ends there: what comes after is another history.
 
 use meridian_causal::{Content, SiblingSet};
 use meridian_core::request::{Answer, ReadLevel};
@@ -10,7 +10,8 @@ use meridian_core::request::{Answer, ReadLevel};
 use super::judge::Workload;
 use super::registers::{Ended, Record, Verb};
 use super::{registers, transactions};
-use crate::history::{Action, History, Operation, Outcome};
+use crate::history::{Action, Operation, Outcome};
+use crate::lineage::is_of_first_era;
 use crate::run::Report;
 use crate::serial::{MicroOp, Txn};
 use crate::transact::judge;
@@ -29,10 +30,8 @@ pub fn write(
     out: &mut dyn std::io::Write,
 ) -> std::io::Result<()> {
     match workload {
-        Workload::Register => registers::write(&register_records(&report.history), out),
-        Workload::Append | Workload::Rw => {
-            transactions::write(&txns(&report.records, workload), out)
-        }
+        Workload::Register => registers::write(&register_records(report), out),
+        Workload::Append | Workload::Rw => transactions::write(&txns(report, workload), out),
         Workload::Bank | Workload::Set => Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
             "a simulated run writes histories of register, append and rw",
@@ -40,12 +39,17 @@ pub fn write(
     }
 }
 
-fn register_records(history: &History) -> Vec<Record> {
-    history
-        .operations
-        .iter()
-        .filter_map(register_record)
-        .collect()
+fn register_records(report: &Report) -> Vec<Record> {
+    let operations = report.history.operations.iter();
+    let record = |operation: &Operation| {
+        let mut record = register_record(operation)?;
+        if !is_of_first_era(operation.keyspace, report.promoted) {
+            // An earlier attempt may have taken effect before.
+            (record.status, record.returned) = (Ended::Info, None);
+        }
+        Some(record).filter(|record| record.op != Verb::Get || record.status != Ended::Info)
+    };
+    operations.filter_map(record).collect()
 }
 
 fn register_record(operation: &Operation) -> Option<Record> {
@@ -94,8 +98,8 @@ fn text(bytes: &bytes::Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn txns(records: &[judge::Record], workload: Workload) -> Vec<Txn> {
-    let wanted = |record: &&judge::Record| match record.program {
+fn txns(report: &Report, workload: Workload) -> Vec<Txn> {
+    let wanted = |record: &judge::Record| match record.program {
         Program::Lists(..) => workload == Workload::Append,
         Program::Registers(..) | Program::Swap { .. } => workload == Workload::Rw,
         Program::Transfer { .. }
@@ -119,5 +123,8 @@ fn txns(records: &[judge::Record], workload: Workload) -> Vec<Txn> {
         }
         Some(txn)
     };
-    records.iter().filter(wanted).filter_map(numbered).collect()
+    let records = report.records.iter();
+    let records = records.filter_map(|one| judge::in_first_era(one, report.promoted));
+    let records = records.filter(|one| wanted(one));
+    records.filter_map(|one| numbered(&one)).collect()
 }

@@ -79,6 +79,7 @@ pub struct Attempt {
     may_have_effect: bool,
     /// The keyspace that it was last sent to.
     sent_to: Option<KeyspaceId>,
+    newest: Option<KeyspaceId>,
     /// No attempt is begun later.
     pub give_up_at: u64,
 }
@@ -118,6 +119,7 @@ impl Attempt {
             op_id,
             may_have_effect: false,
             sent_to: None,
+            newest: None,
             give_up_at,
         }
     }
@@ -202,8 +204,18 @@ impl Attempt {
 
     /// It is about to be sent to a keyspace; false when it is not to be, since it may have taken effect in another.
     pub fn goes_to(&mut self, keyspace: KeyspaceId) -> bool {
-        let before = self.sent_to.replace(keyspace);
-        !self.may_have_effect || before == Some(keyspace)
+        let goes = !self.may_have_effect || self.sent_to == Some(keyspace);
+        if goes {
+            self.sent_to = Some(keyspace);
+            self.newest = self.newest.max(self.sent_to);
+        }
+        goes
+    }
+
+    /// The keyspace that it was sent to last, and the newest of those that it was sent to.
+    pub fn keyspaces(&self) -> (KeyspaceId, KeyspaceId) {
+        let [last, newest] = [self.sent_to, self.newest].map(Option::unwrap_or_default);
+        (last, newest)
     }
 
     /// Takes an answer.

@@ -3,13 +3,16 @@
 //! Lists and registers go to the cycle checker; banks, pairs, groups and forks are workloads of which it is known what no
 //! reader may ever see.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use meridian_causal::SiblingSet;
+use meridian_core::ids::KeyspaceId;
 
 use super::attempt::Found;
 use super::program::{self, ACCOUNTS, OPENING, Program, Step};
 use super::values;
+use crate::lineage::is_of_first_era;
 use crate::serial::{self, MicroOp, Status, Txn, bank, fork, skew};
 use crate::violation::{Checked, Violation};
 
@@ -34,6 +37,8 @@ pub struct Record {
     pub succeeded: bool,
     /// What it read in the transaction itself is not known.
     pub repeated: bool,
+    /// The keyspace that it was sent to last, and the newest of those that it was sent to.
+    pub keyspaces: (KeyspaceId, KeyspaceId),
 }
 
 /// Lists have even numbers in a history, registers odd ones.
@@ -131,11 +136,19 @@ impl Record {
     }
 }
 
-/// Judges a run: the records of all zones, in the order in which they began.
-pub fn judge(records: &[Record]) -> Checked {
-    let zones = records.iter().map(|record| record.zone).max().unwrap_or(0);
+/// Judges a run: the records of all zones, in the order in which they began. Where a mirror was promoted, those of the keyspaces
+/// before: what comes after begins from a cut, and gets what that lacked as versions beside its own.
+pub fn judge(records: &[Record], promoted: Option<KeyspaceId>) -> Checked {
+    let judged = records.iter().filter_map(|one| in_first_era(one, promoted));
+    let judged: Vec<Cow<'_, Record>> = judged.collect();
+    let judged: Vec<&Record> = judged.iter().map(Cow::as_ref).collect();
+    let zones = judged.iter().map(|record| record.zone).max().unwrap_or(0);
     for zone in 0..=zones {
-        let of_zone: Vec<&Record> = records.iter().filter(|one| one.zone == zone).collect();
+        let of_zone: Vec<&Record> = judged
+            .iter()
+            .copied()
+            .filter(|one| one.zone == zone)
+            .collect();
         single_versions(&of_zone)?;
         let txns: Vec<Txn> = of_zone.iter().filter_map(|one| one.txn()).collect();
         serial::check(&txns)?;
@@ -145,6 +158,23 @@ pub fn judge(records: &[Record]) -> Checked {
         serial::checked(fork::findings(&forks(&of_zone)))?;
     }
     Ok(())
+}
+
+/// What a transaction was to the keyspaces before the first that was made of a mirror. One that has read of a later one and was
+/// then sent to an earlier one may have had an effect there, and is not known to have read anything.
+pub fn in_first_era(record: &Record, promoted: Option<KeyspaceId>) -> Option<Cow<'_, Record>> {
+    let (last, newest) = record.keyspaces;
+    if is_of_first_era(newest, promoted) {
+        return Some(Cow::Borrowed(record));
+    }
+    is_of_first_era(last, promoted).then(|| {
+        Cow::Owned(Record {
+            complete_ns: None,
+            status: Status::Info,
+            found: Vec::new(),
+            ..record.clone()
+        })
+    })
 }
 
 /// Nobody outside the zone writes these keys, so none is ever in conflict.

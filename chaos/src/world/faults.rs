@@ -50,7 +50,8 @@ impl World {
         self.act(act);
     }
 
-    fn act(&mut self, act: Act) {
+    /// What a fault does.
+    pub(super) fn act(&mut self, act: Act) {
         match act {
             Act::Cut { links, for_ns } => {
                 for (from, to) in &links {

@@ -226,6 +226,8 @@ pub struct Finished {
     pub history: History,
     /// The transactions of a run, in the order in which they ended.
     pub records: Vec<Record>,
+    /// The first keyspace that was made of a mirror, if one was.
+    pub promoted: Option<KeyspaceId>,
     /// What was broken, if anything.
     pub violation: Option<Box<Violation>>,
     /// The trace, to be flushed.
@@ -315,6 +317,7 @@ impl World {
             stats: self.stats,
             history: self.history,
             records: self.records,
+            promoted: self.observer.lineage().promoted(),
             violation,
             trace: self.trace,
         }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use meridian_causal::ZoneId;
 use meridian_core::catalog::{Catalog, Keyspace, Mode, Policy};
 use meridian_core::ids::KeyspaceId;
 use meridian_core::request::{ReadLevel, Request};
@@ -14,6 +15,9 @@ use super::World;
 use super::outputs::client_of;
 use super::transactors::transactor_of;
 use crate::node::zone_id;
+
+/// One request in so many goes to a deposed home.
+const LATE_EVERY: u64 = 8;
 
 /// The keyspace of a run.
 pub(super) const NAME: &str = "default";
@@ -48,10 +52,12 @@ impl World {
             // The node is not admitted yet, and will say so.
             return Some(request);
         };
+        let zone = self.scenario.topology.zone_of(node);
+        let late = named_late(&catalog, id, zone_id(zone));
+        let keyspace = late.unwrap_or(keyspace);
         if !self.goes_to(id, keyspace.id) {
             return None;
         }
-        let zone = self.scenario.topology.zone_of(node);
         let mut request = at_levels(keyspace, request);
         name_keyspace(&mut request, keyspace.id);
         if keyspace.policy.mode == Mode::Snapshot
@@ -81,6 +87,14 @@ impl World {
         }
         true
     }
+}
+
+/// Some requests reach a home that is deposed by now, under the name that its keyspace had: a node that knows no better has sent
+/// them there.
+fn named_late(catalog: &Catalog, id: u64, zone: ZoneId) -> Option<&Keyspace> {
+    let mut deposed = catalog.keyspaces.values();
+    let deposed = deposed.find(|one| one.is_deposed() && one.policy.home == Some(zone));
+    deposed.filter(|_| id.is_multiple_of(LATE_EVERY))
 }
 
 /// Some writes of an async keyspace want two zones to have them. Which, follows from the op id, so that retries want the

@@ -1,7 +1,9 @@
-//! The operator's side of the world: requests to alter the keyspace, or to give that up, to whichever node answers.
+//! The operator's side of the world: requests to alter the keyspace, to promote a mirror, or to give that up, to whichever node
+//! answers.
 //!
 //! What becomes of an alter is not taken from the answers, which may be lost, but from the catalogs (`lineage`).
 
+use meridian_core::catalog::Policy;
 use meridian_core::error::Error;
 use meridian_core::request::{AlterAsk, KeyspaceAlter, Request, Response};
 use rand::rngs::SmallRng;
@@ -63,17 +65,38 @@ impl World {
             Errand::Alter(_) => {
                 AlterAsk::Change(operator::change(topology, &now, &mut self.operator.rng))
             }
+            Errand::Promote(_) => {
+                let Some(ask) = self.promotion(&now, attempt) else {
+                    return;
+                };
+                ask
+            }
             Errand::Cancel => AlterAsk::Cancel,
         };
         if attempt == 0 {
             let kind = match errand {
                 Errand::Alter(_) => FaultKind::Alter,
+                Errand::Promote(_) => FaultKind::Promote,
                 Errand::Cancel => FaultKind::CancelAlter,
             };
             *self.stats.faults.entry(kind).or_default() += 1;
         }
         self.operator.attempts = attempt;
         self.send_of_operator(node, errand, ask);
+    }
+
+    /// A promotion is asked for, mostly since the home zone cannot be heard: then that lives on for itself for a while.
+    fn promotion(&mut self, now: &Policy, attempt: u32) -> Option<AlterAsk> {
+        let topology = self.scenario.topology;
+        let zone = operator::promoted(topology, now, &mut self.operator.rng)?;
+        if attempt == 0 && self.operator.rng.chance(0.7) {
+            let for_ns = self.operator.rng.between(1_000, 20_000) * MS;
+            let home =
+                (0..usize::from(topology.zones)).find(|zone| Some(zone_id(*zone)) == now.home);
+            let cut = home.map(|home| self.nemesis.isolation(home, for_ns));
+            cut.into_iter().for_each(|cut| self.act(cut));
+        }
+        Some(AlterAsk::Promote { zone, force: true })
     }
 
     fn send_of_operator(&mut self, node: usize, errand: Errand, ask: AlterAsk) {

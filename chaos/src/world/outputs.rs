@@ -230,7 +230,8 @@ impl World {
         core: usize,
         catalog: std::sync::Arc<meridian_core::catalog::Catalog>,
     ) -> Checked {
-        self.observer.catalog(&catalog);
+        let now = self.queue.now();
+        self.observer.catalog(now, self.scenario.shards, &catalog)?;
         let cores = self.nodes.get(node).map_or(0, crate::node::SimNode::cores);
         for other in (0..cores).filter(|other| core == 0 && *other != 0) {
             self.input(node, other, Input::Catalog(catalog.clone()))?;

@@ -1,6 +1,6 @@
 //! The liveness phase: when is the world settled, and what does it hold then.
 //!
-//! Settled means: no client waits; no alter is under way and every node has the same catalog; every node's cores know their groups, with a leader, everything committed applied, no
+//! Settled means: no client waits; no alter is under way, what deposed homes had has come back, and every node has the same catalog; every node's cores know their groups, with a leader, everything committed applied, no
 //! comparison under way and nothing kept for other zones; every leader says that every other zone has all of its effects;
 //! every zone has taken one more write and answered one more linearizable read of every shard; and no version waits to
 //! expire. A world that is not
@@ -25,7 +25,7 @@ use meridian_storage::Read as _;
 use super::names::NAME;
 use super::outputs::WORLD_CLIENT;
 use super::{Event, World};
-use crate::checkers::{FinalState, ReplicaState};
+use crate::checkers::{FinalState, Listed, ReplicaState};
 use crate::client::request_of;
 use crate::history::{Action, Operation, Outcome};
 use crate::node::zone_id;
@@ -82,7 +82,7 @@ impl World {
             self.settle.done = true;
             let state = self.final_state()?;
             self.observer.judge(&self.history, &state)?;
-            return judge(&self.records);
+            return judge(&self.records, self.observer.lineage().promoted());
         };
         if self.trace.on() {
             self.trace.line(now, format_args!("unsettled: {reason}"));
@@ -159,6 +159,10 @@ impl World {
             self.give_up_if_lost();
             return Some(format!("an alter is under way: {alter:?}"));
         }
+        if let Some((deposed, alter)) = self.observer.lineage().deposed() {
+            let told = "is deposed and has not gone";
+            return Some(format!("keyspace {} {told}: {alter:?}", deposed.0));
+        }
         let serving = self.observer.lineage().serving();
         let knows = |node: &usize| {
             let catalog = self.catalog_of(*node);
@@ -170,11 +174,14 @@ impl World {
         Some(format!("n{} {told}: it is {}", node + 1, serving.0))
     }
 
-    /// A zone of several nodes whose disks were all lost has lost the groups of the successor that stood in it: such an alter
-    /// waits for ever, and is to be cancelled.
+    /// A zone of several nodes whose disks were all lost has lost the groups of the successor that stood in it; and a node that lost
+    /// its disk, its part of the mirror that is promoted. Such an alter waits for ever, and is to be cancelled.
     fn give_up_if_lost(&mut self) {
         let per_zone = usize::from(self.scenario.topology.nodes_per_zone);
-        let lost = per_zone > 1 && self.wiped.len() == per_zone;
+        let under_way = self.observer.lineage().under_way();
+        let promotes = under_way.is_some_and(|alter| alter.promotion.is_some());
+        let lost_for_good = if promotes { 1 } else { per_zone };
+        let lost = per_zone > 1 && self.wiped.len() >= lost_for_good;
         let waited_ns = self.queue.now() - self.settle.begun_at;
         if lost && waited_ns > ALTER_WAITS_NS && self.operator.is_idle() {
             self.operate(Errand::Cancel, 0);
@@ -467,6 +474,8 @@ impl World {
             replicas: Vec::new(),
             at_ns: self.queue.now(),
             lineage: self.observer.lineage().clone(),
+            cuts: self.observer.cuts(),
+            listed: None,
         };
         let zones = self.zones();
         let homes = |node: &usize| {
@@ -476,7 +485,26 @@ impl World {
         for node in (0..self.nodes.len()).filter(homes) {
             state.replicas.push(self.replica_state(node)?);
         }
+        if let Some(node) = (0..self.nodes.len()).find(homes) {
+            state.listed = Some(self.listed(node)?);
+        }
         Ok(state)
+    }
+
+    /// What a node has listed as come back of a deposed home.
+    fn listed(&self, node: usize) -> Result<Listed, Box<Violation>> {
+        let mut listed = Listed::new();
+        for shard in (0..self.scenario.shards).map(ShardId) {
+            let mut from = Some(Bytes::new());
+            while let Some(first) = from.take() {
+                let query = Query::Returned { shard, from: first };
+                if let Answer::Returned { rows, next, .. } = self.read(node, &query)? {
+                    listed.extend(rows.into_iter().map(|row| (row.key, row.writes)));
+                    from = next;
+                }
+            }
+        }
+        Ok(listed)
     }
 
     fn replica_state(&self, node: usize) -> Result<ReplicaState, Box<Violation>> {

@@ -155,6 +155,7 @@ impl World {
             found: std::mem::take(&mut attempt.found),
             succeeded: attempt.succeeded,
             repeated: attempt.repeated,
+            keyspaces: attempt.keyspaces(),
         });
         let pause = if self.healing {
             100 * MS
