@@ -48,6 +48,10 @@ pub(super) async fn carry_out(
     }
 }
 
+/// Looks after which an alter that no node knows any more counts as given up: the first may have gone to nodes that had not heard
+/// of it yet.
+const GONE_POLLS: u32 = 3;
+
 /// Waits until every node that answers has the keyspace at the epoch it is to have.
 async fn settled(
     app: &App<'_>,
@@ -59,6 +63,7 @@ async fn settled(
     let bar = progress_bar(app, &begun);
     let until = Instant::now() + wait;
     let mut seen = begun;
+    let mut gone = 0;
     loop {
         let request = wire::KeyspaceShowRequest {
             name: name.to_owned(),
@@ -89,12 +94,29 @@ async fn settled(
             bar.finish_and_clear();
             return Ok(seen);
         }
+        gone = if is_gone(&seen, epoch) { gone + 1 } else { 0 };
+        if gone >= GONE_POLLS {
+            bar.finish_and_clear();
+            return Err(given_up(name));
+        }
         if Instant::now() >= until {
             bar.finish_and_clear();
             return Err(not_done(name, &seen));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Whether the node that is furthest knows of no alter and has not seen it come to its end.
+fn is_gone(seen: &wire::Keyspace, epoch: u64) -> bool {
+    seen.altering.is_none() && epoch_of(seen) < epoch
+}
+
+fn given_up(name: &str) -> crate::exit::Failure {
+    crate::exit::Failure::Other(format!(
+        "keyspace {name} stays as it was: somebody has cancelled this, or, if it is a promotion, the zone's mirror shows nothing of \
+         the keyspace yet (kv mirror status)"
+    ))
 }
 
 fn not_done(name: &str, keyspace: &wire::Keyspace) -> crate::exit::Failure {
