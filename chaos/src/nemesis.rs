@@ -318,9 +318,7 @@ impl Nemesis {
                 nodes: crash_of(self.topology.nodes_of(a), rng),
             },
             // The operator's, which is asked for apart.
-            FaultKind::Alter | FaultKind::CancelAlter | FaultKind::Promote => {
-                Act::Crash { nodes: Vec::new() }
-            }
+            FaultKind::Alter | FaultKind::CancelAlter | FaultKind::Promote => nothing(),
         }
     }
 
@@ -360,6 +358,11 @@ impl Nemesis {
         let start = self.topology.nodes_of(zone).start;
         vec![(start + a, start + b)]
     }
+}
+
+/// What an operator does is not drawn here.
+const fn nothing() -> Act {
+    Act::Crash { nodes: Vec::new() }
 }
 
 /// Two different numbers below `count`, or twice 0 when there is one only.

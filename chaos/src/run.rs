@@ -142,6 +142,8 @@ pub const fn plant_name(planted: meridian_core::config::PlantedBugs) -> Option<&
         Some("commit-in-one-zone")
     } else if planted.mirror_swap_early {
         Some("mirror-swap-early")
+    } else if planted.deposed_home_serves {
+        Some("deposed-home-serves")
     } else if planted.move_before_final {
         Some("move-before-final")
     } else if planted.unseal_in_round {

@@ -93,8 +93,9 @@ impl World {
             let for_ns = self.operator.rng.between(1_000, 20_000) * MS;
             let home =
                 (0..usize::from(topology.zones)).find(|zone| Some(zone_id(*zone)) == now.home);
-            let cut = home.map(|home| self.nemesis.isolation(home, for_ns));
-            cut.into_iter().for_each(|cut| self.act(cut));
+            if let Some(home) = home {
+                self.act(self.nemesis.isolation(home, for_ns));
+            }
         }
         Some(AlterAsk::Promote { zone, force: true })
     }

@@ -71,6 +71,8 @@ pub(super) struct Settle {
     asked: u64,
     /// Per zone, the operation of its last write; filled at the first look.
     probes: BTreeMap<usize, usize>,
+    /// Last writes that were given up: they had waited for so long that nobody remembered them.
+    forgotten: u64,
 }
 
 impl World {
@@ -114,12 +116,19 @@ impl World {
         }
         let mut groups: BTreeMap<GroupId, (usize, GroupStatus)> = BTreeMap::new();
         let (questions, answers) = (&self.settle.questions, &self.settle.answers);
-        let mut written = Vec::new();
+        let (mut written, mut forgotten) = (Vec::new(), Vec::new());
         let mut reason = None;
         for (id, question) in questions {
             let found = match (question, answers.get(id)) {
                 (_, None) => Some(format!("no answer to {question}")),
-                (_, Some(Err(error))) => Some(format!("{question} is answered: {error}")),
+                (question, Some(Err(error))) => {
+                    if let (Question::Write { zone, .. }, Error::OutcomeUnknown { .. }) =
+                        (question, error)
+                    {
+                        forgotten.push(*zone);
+                    }
+                    Some(format!("{question} is answered: {error}"))
+                }
                 (Question::Groups { node, core }, Some(Ok(Response::Groups(found)))) => {
                     self.check_groups((*node, *core), found, &mut groups)
                 }
@@ -141,6 +150,10 @@ impl World {
                 (_, Some(Ok(other))) => Some(format!("{question} is answered {other:?}")),
             };
             reason = reason.or(found);
+        }
+        for zone in forgotten {
+            self.settle.probes.remove(&zone);
+            self.settle.forgotten += 1;
         }
         let now = self.queue.now();
         for (number, receipt) in written {
@@ -385,7 +398,8 @@ impl World {
             .nodes
             .get(node)
             .map_or(0, |machine| machine.clock.now(now).wall_ms);
-        let id = u128::from(WORLD_CLIENT) << 64 | u128::try_from(zone).unwrap_or(0);
+        let number = u128::from(self.settle.forgotten) << 16 | u128::try_from(zone).unwrap_or(0);
+        let id = u128::from(WORLD_CLIENT) << 64 | number;
         Operation {
             client: usize::try_from(WORLD_CLIENT).unwrap_or(usize::MAX),
             zone,
@@ -396,7 +410,7 @@ impl World {
             keyspace: KeyspaceId::DEFAULT,
             action: Action::Write {
                 key: Bytes::from(format!("p/{zone}")),
-                content: Content::Value(Bytes::from(format!("last-{zone}"))),
+                content: Content::Value(Bytes::from(format!("last-{number}"))),
                 intent: WriteIntent::Blind,
                 op_id: OpId { stamp_ms, id },
                 ttl_ms: None,

@@ -258,7 +258,11 @@ mod tests {
             answered: answered.collect(),
             ..Outcomes::default()
         };
-        Report::of(1000.0, times, &outcomes, differs).wrong
+        let maximal = MaximalRate {
+            taken: 1200.0,
+            carried: 1000.0,
+        };
+        Report::of(maximal, times, &outcomes, differs).wrong
     }
 
     #[test]

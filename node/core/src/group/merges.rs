@@ -137,7 +137,8 @@ fn fitting(
         let more = bytes.saturating_add(own);
         let together = before.is_some_and(|before| effect.continues(before));
         let fits = before.is_none() || more <= bytes_max;
-        if !together && !(fits && pace.admits(Some(replay), effect.written_at)) {
+        let goes = together || (fits && pace.admits(Some(replay), effect.written_at));
+        if !goes {
             break;
         }
         pace.enters(replay, effect.written_at, own);
