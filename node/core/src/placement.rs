@@ -8,9 +8,9 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::group::log::GroupLog;
 use crate::group::{Group, Machine};
-use crate::ids::{GroupId, ReplicaId};
-use crate::keys;
+use crate::ids::{Generation, GroupId, ReplicaId};
 use crate::keys::raft_log::{RaftEntryKey, RaftStateKey};
+use crate::keys::{self, NodeIdentityKey};
 use crate::output::{Notice, Outputs};
 use crate::shard::Shard;
 use crate::time::Now;
@@ -19,7 +19,10 @@ impl Core {
     /// At the start: the catalog and the groups that the store holds.
     pub(crate) fn open_groups(&mut self, now: Now) -> Result<(), Error> {
         let mut out = Outputs::default();
-        if let Some(control) = Control::load(&*self.engine)? {
+        let admitted = self.admitted()?;
+        if let Some(control) = Control::load(&*self.engine)?
+            && !self.is_of_former_life(control.catalog(), admitted)
+        {
             self.catalog = Arc::clone(control.catalog());
         }
         self.open_control(&mut out)?;
@@ -98,13 +101,33 @@ impl Core {
             Some(Machine::Control(control)) => Arc::clone(control.catalog()),
             Some(Machine::Data(_)) | None => return Ok(()),
         };
-        if catalog.revision > self.catalog.revision {
+        let admitted = self.replica().map(ReplicaId::generation);
+        let is_former = self.is_of_former_life(&catalog, admitted);
+        if catalog.revision > self.catalog.revision && !is_former {
             self.catalog = Arc::clone(&catalog);
             out.catalog = Some(catalog);
             self.check_seed(out);
             self.place_groups(now, out)?;
         }
         Ok(())
+    }
+
+    /// Whether a catalog is from before this node lost its disk and was admitted anew: it is met again while the control group's log
+    /// is. The other cores go by the catalog alone, and would open groups under the replica id that had forgotten (rule 6).
+    fn is_of_former_life(&self, catalog: &Catalog, admitted: Option<Generation>) -> bool {
+        let placed = catalog.replica_of(self.config.node);
+        let placed = placed.map(ReplicaId::generation);
+        admitted
+            .zip(placed)
+            .is_some_and(|(own, placed)| placed < own)
+    }
+
+    /// The life as which this node was admitted last, as its disk has it: whatever the core.
+    fn admitted(&self) -> Result<Option<Generation>, Error> {
+        let stored = NodeIdentityKey::encode();
+        let record = self.engine.get(&stored)?;
+        let identity = record.map(|record| NodeIdentityKey::decode_record(&stored, &record));
+        Ok(identity.transpose()?.and_then(|identity| identity.admitted))
     }
 
     /// Another core of the node has a newer catalog.
