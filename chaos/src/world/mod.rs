@@ -7,11 +7,12 @@
 //! What it is not: it holds no rule of the protocol; those are in `meridian_core` (what is done) and in `checkers`
 //! (what was promised). Invariant: nothing in here depends on anything but the scenario.
 //!
-//! Read `events` for the loop, `clients` and `faults` for who disturbs it, `settle` for the end.
+//! Read `events` for the loop, `clients` and `faults` for who disturbs it, `settle` and `holdings` for the end.
 
 mod clients;
 mod events;
 mod faults;
+mod holdings;
 mod names;
 mod operators;
 mod outputs;
