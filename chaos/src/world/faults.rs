@@ -43,7 +43,9 @@ impl World {
         if matches!(act, Act::Wipe { .. } | Act::WipeZone { .. }) && !self.wiped.is_empty() {
             return;
         }
-        if matches!(act, Act::WipeZone { .. }) && !self.every_write_is_in_two_zones() {
+        if let Act::WipeZone { nodes } = &act
+            && !self.survives_the_loss_of(nodes.first().map(|(node, _)| *node))
+        {
             return;
         }
         *self.stats.faults.entry(kind).or_default() += 1;
@@ -118,9 +120,19 @@ impl World {
             .after(down_ns, Event::Undo(Undo::Start { node, boot }));
     }
 
-    /// By the newest catalog. Until a node has a newer one, nobody writes to the keyspace that it opens.
-    fn every_write_is_in_two_zones(&self) -> bool {
-        self.observer.lineage().serving_policy().mode == Mode::Sync
+    /// By the newest catalog: until a node has a newer one, nobody writes to the keyspace that it opens. Every write is in two
+    /// zones, and the zone of that node is not the home to which they are being moved.
+    fn survives_the_loss_of(&self, node: Option<usize>) -> bool {
+        let lineage = self.observer.lineage();
+        let zone = node
+            .and_then(|node| self.nodes.get(node))
+            .map(|machine| machine.zone);
+        let successor = lineage.under_way().map(|alter| alter.successor);
+        let home = successor.and_then(|successor| {
+            let policy = lineage.policy(successor)?;
+            policy.home.filter(|_| policy.mode == Mode::Snapshot)
+        });
+        lineage.serving_policy().mode == Mode::Sync && (home.is_none() || home != zone)
     }
 
     /// A node loses its disk. A second one might take the last copy of something with it, so there is none, but with all of

@@ -62,6 +62,7 @@ fn node_json((node, answer): &Answered) -> Value {
             "groups_without_leader": groups(status).2,
             "degraded": degraded(status),
             "breach": breaches(status),
+            "disk_lost": disk_lost(status),
             "unconnected_peers": unconnected(status),
             "differences": status.differences,
         }),
@@ -104,6 +105,16 @@ fn breaches(status: &wire::StatusResponse) -> Vec<Value> {
     breaches.collect()
 }
 
+/// Keyspaces that zones have lost with their disks, each with these zones.
+fn disk_lost(status: &wire::StatusResponse) -> Vec<Value> {
+    let lost = status.keyspaces.iter().filter_map(|keyspace| {
+        let zones = &keyspace.disk_lost_zones;
+        let name = &keyspace.keyspace.as_ref()?.name;
+        (!zones.is_empty()).then(|| json!({"keyspace": name, "zones": zones}))
+    });
+    lost.collect()
+}
+
 fn unconnected(status: &wire::StatusResponse) -> Vec<&str> {
     let peers = status.peers.iter().filter(|peer| !peer.connected);
     peers.map(|peer| peer.node.as_str()).collect()
@@ -123,6 +134,17 @@ fn warnings(node: &str, status: &wire::KeyspaceStatus) -> Vec<String> {
         let lag = human::age(Duration::from_millis(status.breach_lag_ms));
         warnings.push(format!(
             "\n{node}: {name} is past its bound on lag, some zone is {lag} behind"
+        ));
+    }
+    if !status.disk_lost_zones.is_empty() {
+        let zones = status.disk_lost_zones.join(", ");
+        let way = if keyspace.mode == "snapshot" {
+            "promote a mirror (kv promote)"
+        } else {
+            "what it had comes from the other zones"
+        };
+        warnings.push(format!(
+            "\n{node}: {zones} lost its disks with {name}: {way}"
         ));
     }
     warnings
@@ -242,11 +264,13 @@ mod tests {
         let ill = wire::KeyspaceStatus {
             degraded_zones: vec!["a".to_owned()],
             breach_lag_ms: 7_000,
+            disk_lost_zones: vec!["b".to_owned()],
             ..well
         };
         let said = warnings("n1", &ill).concat();
         assert!(said.contains("k is degraded, without a"), "{said}");
         assert!(said.contains("k is past its bound on lag"), "{said}");
+        assert!(said.contains("b lost its disks"), "{said}");
         let status = wire::StatusResponse {
             keyspaces: vec![ill],
             ..wire::StatusResponse::default()
@@ -254,6 +278,10 @@ mod tests {
         assert_eq!(
             breaches(&status),
             [json!({"keyspace": "k", "lag_ms": 7_000})]
+        );
+        assert_eq!(
+            disk_lost(&status),
+            [json!({"keyspace": "k", "zones": ["b"]})]
         );
     }
 }

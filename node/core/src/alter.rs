@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Alter, AlterReport, Keyspace};
+use crate::catalog::{Alter, AlterReport, GroupRecord, Keyspace};
 use crate::command::Op;
 use crate::core::Core;
 use crate::exchange;
@@ -18,6 +18,7 @@ use crate::group::Group;
 use crate::ids::{GroupId, KeyspaceId, ShardId};
 use crate::output::Outputs;
 use crate::request::Request;
+use crate::shard::Shard;
 use crate::time::Now;
 
 /// Between two reports of a group: a control group without a leader is not to be flooded.
@@ -58,7 +59,13 @@ impl Core {
 
     /// Time passed for a group of a keyspace that may be on its way.
     pub(crate) fn tick_alter(&mut self, now: Now, id: GroupId, out: &mut Outputs) {
-        let Some(report) = self.alter_report(id) else {
+        let lost = self.groups.get(&id).is_some_and(|group| group.disk_lost);
+        let report = if lost {
+            self.is_refilled(id).then_some(AlterReport::Refilled)
+        } else {
+            self.alter_report(id)
+        };
+        let Some(report) = report else {
             return;
         };
         let Some(told) = self.groups.get_mut(&id).map(|group| &mut group.told) else {
@@ -105,6 +112,25 @@ impl Core {
             Some(before) => self.taken_over(id, before),
             None => last,
         }
+    }
+
+    /// Of a group whose disk was lost: whether it has all that another zone said it has. A zone that has lost as much is no
+    /// measure, unless all have. Nobody else has what a home zone had acknowledged, but as a mirror, and that is promoted.
+    fn is_refilled(&self, id: GroupId) -> bool {
+        let Some(group) = self.groups.get(&id).filter(|group| group.is_current()) else {
+            return false;
+        };
+        let Some(meta) = group.shard().map(Shard::meta) else {
+            return false;
+        };
+        let whole = |other: &&GroupRecord| !other.disk_lost;
+        let has = |other: &GroupRecord| {
+            let known = group.exchange.known(other.incarnation);
+            known.is_some_and(|known| meta.received.includes(known))
+        };
+        let mut others = exchange::others(&self.catalog, id).filter(whole).peekable();
+        let shared = exchange::others(&self.catalog, id).next().is_some();
+        shared && meta.compare.is_none() && (others.peek().is_none() || others.any(has))
     }
 
     /// Of a group whose keyspace does not move, or not yet: unseals it if it was sealed for a round that was given up.

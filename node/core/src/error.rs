@@ -108,6 +108,12 @@ pub enum Error {
     /// The shard's store is an old copy: it takes no writes until it has a new incarnation (protocol rule 5).
     #[error("the shard was restored from an old copy and waits for a new incarnation")]
     Quarantined,
+    /// The zone has lost its disks, and does not have back what the keyspace had acknowledged. Another zone may serve; of a
+    /// snapshot keyspace none does until a mirror is promoted. No effect.
+    #[error(
+        "the zone lost its disks and has not got the data of this shard back from another zone"
+    )]
+    DiskLost,
     /// The keyspace is being altered and this part of it has handed over, or has moved already. No effect; a moment later it
     /// is served where it went.
     #[error("the keyspace is moving to another mode")]
@@ -211,6 +217,7 @@ impl Error {
             Self::Poisoned => "POISONED",
             Self::NotAdmitted => "NOT_ADMITTED",
             Self::Quarantined => "QUARANTINED",
+            Self::DiskLost => "DISK_LOST",
             Self::KeyspaceMoving => "KEYSPACE_MOVING",
             Self::Conflict { .. } => "CONFLICT",
             Self::ViewLost => "VIEW_LOST",
@@ -247,6 +254,7 @@ impl Error {
             | Self::Corruption { .. }
             | Self::NotAdmitted
             | Self::Quarantined
+            | Self::DiskLost
             | Self::KeyspaceMoving
             | Self::Conflict { .. }
             | Self::ViewLost
@@ -272,6 +280,7 @@ impl Error {
             | Self::Overloaded { .. }
             | Self::NotAdmitted
             | Self::Quarantined
+            | Self::DiskLost
             | Self::KeyspaceMoving
             | Self::Stale { .. }
             | Self::RateLimited { .. } => true,

@@ -168,6 +168,9 @@ impl Core {
             if !self.groups.contains_key(&record.id) {
                 self.open_group(record, replica, out)?;
             }
+            if let Some(group) = self.groups.get_mut(&record.id) {
+                group.disk_lost = record.disk_lost;
+            }
         }
         Ok(())
     }

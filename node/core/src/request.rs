@@ -546,6 +546,8 @@ pub struct GroupStatus {
     pub op_ids: u64,
     /// The shard is catching up by comparing.
     pub comparing: bool,
+    /// The shard has lost its disk, and does not have back what it had acknowledged.
+    pub disk_lost: bool,
     /// Zones without which `ack = all` does for now.
     pub degraded: Vec<ZoneId>,
     /// Age of the oldest effect that some zone lacks, while it is past the keyspace's bound and this node leads.

@@ -4,7 +4,7 @@
 use meridian_causal::{Content, Incarnation, ZoneId};
 use rand::Rng;
 
-use crate::catalog::{GroupRecord, shard_of};
+use crate::catalog::{GroupRecord, Mode, shard_of};
 use crate::command::Waiter as Proposer;
 use crate::command::{Op, WriteOp};
 use crate::control::{ControlCommand, ControlOp};
@@ -193,16 +193,18 @@ impl Core {
             }
             return;
         }
+        let local = self.groups.get(&routed.group);
+        let whole = local.is_some_and(|group| !group.log().installing());
+        if matches!(request, Request::Read(_)) && local.is_some_and(|group| group.disk_lost) {
+            Self::answer(routed.origin, Err(Error::DiskLost), out);
+            return;
+        }
         if let Request::Read(read) = &request
             && read.level.is_leveled()
         {
             self.read_leveled(now, routed, Box::new(read.clone()), out);
             return;
         }
-        let whole = self
-            .groups
-            .get(&routed.group)
-            .is_some_and(|group| !group.log().installing());
         if let Request::Read(read) = &request
             && read.level == ReadLevel::Eventual
             && whole
@@ -318,11 +320,11 @@ impl Core {
             .groups
             .get(&routed.group)
             .is_some_and(Group::quarantined);
-        let sealed = self.groups.get(&routed.group).is_some_and(Group::sealed);
+        let refused = self.groups.get(&routed.group).and_then(Group::refusal);
         let refusal = if quarantined {
             Some(Error::Quarantined)
-        } else if sealed {
-            Some(Error::KeyspaceMoving)
+        } else if refused.is_some() {
+            refused
         } else if self.disk_full {
             Some(Error::DiskFull)
         } else {
@@ -350,7 +352,21 @@ impl Core {
         if group.is_some_and(Group::sealed) {
             return Err(Error::KeyspaceMoving);
         }
+        if group.is_some_and(|group| group.disk_lost) {
+            self.refuse_unmet(write)?;
+        }
         self.refuse_short(routed.group)
+    }
+
+    /// Of a group that has lost what it had. A write that asks for nothing of that becomes a sibling of it, once it has come from
+    /// another zone; to a home zone it does not come.
+    fn refuse_unmet(&self, write: &Write) -> Result<(), Error> {
+        let keyspace = self.catalog.keyspaces.get(&write.keyspace);
+        let is_home = keyspace.is_some_and(|keyspace| keyspace.policy.mode == Mode::Snapshot);
+        if is_home || write.intent.is_conditional() {
+            return Err(Error::DiskLost);
+        }
+        Ok(())
     }
 
     fn check_write(&self, write: &Write) -> Result<(), Error> {
@@ -379,9 +395,8 @@ impl Core {
     }
 
     pub(crate) fn read(&mut self, routed: Routed, read: Read, out: &mut Outputs) {
-        // Somewhere the successor may be open already, and written to.
-        if self.groups.get(&routed.group).is_some_and(Group::sealed) {
-            Self::answer(routed.origin, Err(Error::KeyspaceMoving), out);
+        if let Some(refusal) = self.groups.get(&routed.group).and_then(Group::refusal) {
+            Self::answer(routed.origin, Err(refusal), out);
             return;
         }
         let what = What::Read(Box::new(read));

@@ -244,6 +244,7 @@ impl Failure {
             | Error::LeaseLost
             | Error::LeaseNotFound
             | Error::Quarantined
+            | Error::DiskLost
             | Error::KeyspaceMoving => failure,
         }
     }
@@ -315,6 +316,7 @@ const fn code(error: &Error) -> Code {
         | Error::NoQuorum
         | Error::NotAdmitted
         | Error::Quarantined
+        | Error::DiskLost
         | Error::Stale { .. }
         | Error::ZonesShort { .. }
         | Error::KeyspaceMoving

@@ -77,6 +77,7 @@ pub(crate) struct Metrics {
     store_bytes: Gauge,
     led: Gauge,
     degraded: Gauge,
+    disk_lost: Gauge,
     groups: Gauge,
     in_flight: Gauge,
     core_requests: Family<CoreOnly, Gauge>,
@@ -113,6 +114,7 @@ impl Metrics {
             store_bytes: Gauge::default(),
             led: Gauge::default(),
             degraded: Gauge::default(),
+            disk_lost: Gauge::default(),
             groups: Gauge::default(),
             in_flight: Gauge::default(),
             core_requests: Family::default(),
@@ -212,6 +214,11 @@ impl Metrics {
             "groups_degraded",
             "Groups led here whose ack = all is relaxed to a majority while zones are missing",
             self.degraded.clone(),
+        );
+        all.register(
+            "groups_disk_lost",
+            "Groups led here that have lost their disk and do not have back what they had acknowledged",
+            self.disk_lost.clone(),
         );
         all.register(
             "damaged",

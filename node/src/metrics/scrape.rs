@@ -49,6 +49,8 @@ impl Scraper {
         metrics.led.set(sum(|group| u64::from(group.leads)));
         let degraded = |group: &GroupStatus| u64::from(group.leads && !group.degraded.is_empty());
         metrics.degraded.set(sum(degraded));
+        let disk_lost = |group: &GroupStatus| u64::from(group.leads && group.disk_lost);
+        metrics.disk_lost.set(sum(disk_lost));
         if let Ok(bytes) = self.engine.size_bytes() {
             metrics.store_bytes.set(signed(bytes));
         }

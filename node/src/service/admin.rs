@@ -282,7 +282,16 @@ fn keyspace_status(
             .filter_map(|group| group.breach_ms)
             .max()
             .unwrap_or(0),
+        disk_lost_zones: disk_lost(catalog, keyspace),
     }
+}
+
+/// The zones of which a group has lost what it had, by name.
+fn disk_lost(catalog: &Catalog, keyspace: &Keyspace) -> Vec<String> {
+    let lost = keyspace.groups.iter().filter(|group| group.disk_lost);
+    let zones: BTreeSet<_> = lost.map(|group| group.id.zone).collect();
+    let names = zones.iter().filter_map(|zone| catalog.zones.get(zone));
+    names.cloned().collect()
 }
 
 /// The zones without which groups led here do for now, by name. Led here only: a follower hears of it a moment later.

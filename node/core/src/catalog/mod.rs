@@ -95,6 +95,9 @@ pub struct GroupRecord {
     pub founders: Vec<ReplicaId>,
     /// The replicas it should have now.
     pub voters: Vec<ReplicaId>,
+    /// Founded anew after its only replica had lost its disk: what its keyspace had acknowledged before is not here, as far as
+    /// other zones have it still (`disk_loss`).
+    pub disk_lost: bool,
 }
 
 impl Catalog {

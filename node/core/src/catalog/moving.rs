@@ -79,7 +79,7 @@ pub enum Returned {
     GivenUp,
 }
 
-/// What a group tells of its part in an alter.
+/// What a group tells the control group: of its part in an alter, or that it has got back what it had lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlterReport {
     /// A group of the successor has nearly everything.
@@ -106,4 +106,6 @@ pub enum AlterReport {
     /// The zone of the mirror that is promoted shows nothing of the keyspace, and will not as long as that is so. Told as the
     /// other.
     NothingShown,
+    /// A group that was founded anew, its disk being lost, has what another zone has.
+    Refilled,
 }

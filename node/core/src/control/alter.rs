@@ -146,6 +146,10 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
     if !own.groups.iter().any(|record| record.id == group) {
         return;
     }
+    if report == AlterReport::Refilled {
+        disk_loss_mended(catalog, group);
+        return;
+    }
     // A group whose only replica was wiped is founded anew, under another id: what the one before had said says nothing of it.
     let members: Vec<GroupId> = own.groups.iter().map(|record| record.id).collect();
     let all = |reported: &BTreeSet<GroupId>| members.iter().all(|id| reported.contains(id));
@@ -155,7 +159,8 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
         | AlterReport::Ready { .. }
         | AlterReport::Mirrored
         | AlterReport::Shown(_)
-        | AlterReport::NothingShown => own.before,
+        | AlterReport::NothingShown
+        | AlterReport::Refilled => own.before,
     };
     let next_revision = catalog.revision.saturating_add(1);
     let old = old.and_then(|old| catalog.keyspaces.get_mut(&old));
@@ -197,7 +202,15 @@ pub(super) fn report(catalog: &mut Catalog, group: GroupId, report: AlterReport)
                 give_up(catalog, old);
             }
         }
-        AlterReport::Final { .. } | AlterReport::Ready { .. } => {}
+        AlterReport::Final { .. } | AlterReport::Ready { .. } | AlterReport::Refilled => {}
+    }
+}
+
+fn disk_loss_mended(catalog: &mut Catalog, id: GroupId) {
+    let keyspace = catalog.keyspaces.get_mut(&id.keyspace);
+    let groups = keyspace.map(|keyspace| &mut keyspace.groups);
+    for group in groups.into_iter().flatten() {
+        group.disk_lost &= group.id != id;
     }
 }
 

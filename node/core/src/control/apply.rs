@@ -3,7 +3,7 @@
 use meridian_causal::Incarnation;
 
 use super::{ControlOp, alter, placement};
-use crate::catalog::{Catalog, GroupRecord};
+use crate::catalog::{Catalog, GroupRecord, Keyspace, Mode};
 use crate::error::Error;
 use crate::ids::{GroupId, KeyspaceId, NodeId, ReplicaId};
 use crate::limits::{KEYSPACE_NAME_BYTES_MAX, KEYSPACES_MAX, SHARDS_MAX};
@@ -133,10 +133,11 @@ fn admit(catalog: &mut Catalog, node: NodeId, store: u128, wiped: bool, nonce: u
             },
             nonce,
         );
-        let groups = catalog
-            .keyspaces
-            .get_mut(&id.keyspace)
-            .map(|keyspace| &mut keyspace.groups);
+        let keyspace = catalog.keyspaces.get_mut(&id.keyspace);
+        let disk_lost = keyspace
+            .as_deref()
+            .is_some_and(|keyspace| is_missed(keyspace, id));
+        let groups = keyspace.map(|keyspace| &mut keyspace.groups);
         let Some(group) = groups.and_then(|groups| groups.iter_mut().find(|group| group.id == id))
         else {
             continue;
@@ -148,11 +149,21 @@ fn admit(catalog: &mut Catalog, node: NodeId, store: u128, wiped: bool, nonce: u
                 incarnation,
                 founders: vec![new],
                 voters: vec![new],
+                disk_lost,
             };
         } else {
             replace(&mut group.voters, old, new);
         }
     }
+}
+
+/// Whether a group that loses all it has had something that others have, or that nobody will see again. One of a successor that
+/// is not open is filled anyhow.
+fn is_missed(keyspace: &Keyspace, id: GroupId) -> bool {
+    let served = keyspace.is_open() || keyspace.is_deposed();
+    let same = |group: &&GroupRecord| group.id.shard == id.shard;
+    let copied = keyspace.groups.iter().filter(same).count() > 1;
+    served && (copied || keyspace.policy.mode == Mode::Snapshot)
 }
 
 /// Gives a group another incarnation, once however often it is asked: only while the catalog has the `old` one.

@@ -29,7 +29,7 @@ use crate::workspace::Workspace;
 pub(crate) use placement::{control_learners, control_voters, found};
 
 /// Version of the stored forms of the control group.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// One entry of the control group's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -96,6 +96,7 @@ pub(super) fn keyspace(
                 incarnation,
                 founders: voters.clone(),
                 voters,
+                disk_lost: false,
             });
         }
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use meridian_causal::{Incarnation, ZoneId};
 
 use super::{Group, Machine};
+use crate::error::Error;
 use crate::time::Now;
 
 /// Time between two requests for a new incarnation.
@@ -124,6 +125,18 @@ impl Group {
     /// Its keyspace is altered, and it serves no more.
     pub(crate) fn sealed(&self) -> bool {
         self.shard().is_some_and(|shard| shard.meta().is_sealed())
+    }
+
+    /// Why it shows nobody anything: somewhere its successor may be open already, and written to, or it lacks what was
+    /// acknowledged before its disk was lost.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        if self.sealed() {
+            Some(Error::KeyspaceMoving)
+        } else if self.disk_lost {
+            Some(Error::DiskLost)
+        } else {
+            None
+        }
     }
 
     /// The store is an old copy, as far as is known: no client writes, no part in the exchange.

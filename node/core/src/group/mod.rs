@@ -101,6 +101,8 @@ pub(crate) struct Group {
     pub(crate) life: Life,
     pub(crate) leases: Leases,
     pub(crate) told: Told,
+    /// As the catalog says; see [`GroupRecord`](crate::catalog::GroupRecord).
+    pub(crate) disk_lost: bool,
     raft: RawNode<GroupLog>,
     /// Operations that the next turn proposes.
     queue: Vec<Op>,
@@ -199,6 +201,7 @@ impl Group {
             life,
             leases: Leases::default(),
             told: Told::default(),
+            disk_lost: false,
             raft,
             queue: Vec::new(),
             control_queue: Vec::new(),
@@ -405,6 +408,7 @@ impl Group {
             outbox_bytes: meta.map_or(0, |meta| meta.outbox_bytes),
             op_ids: meta.map_or(0, |meta| meta.op_count),
             comparing: meta.is_some_and(|meta| meta.compare.is_some()),
+            disk_lost: self.disk_lost,
             degraded: self.degraded(),
             breach_ms: None,
         }

@@ -7,7 +7,7 @@ use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::record::{self, Header};
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// `[Catalog][0][0]` to a [`Catalog`].
 pub struct CatalogKey;

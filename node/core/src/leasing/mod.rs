@@ -91,8 +91,8 @@ impl Core {
         if group.quarantined() {
             return Err(Error::Quarantined);
         }
-        if group.sealed() {
-            return Err(Error::KeyspaceMoving);
+        if let Some(refusal) = group.refusal() {
+            return Err(refusal);
         }
         if group.leases.len() >= LEASES_MAX {
             let what = "the list of leases".to_owned();

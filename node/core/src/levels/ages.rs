@@ -185,9 +185,8 @@ impl Core {
 
     /// It is sure.
     pub(crate) fn measure_answer(&self, now: Now, group: GroupId) -> Result<Response, Error> {
-        // Its successor may be written to already.
-        if self.groups.get(&group).is_some_and(Group::sealed) {
-            return Err(Error::KeyspaceMoving);
+        if let Some(refusal) = self.groups.get(&group).and_then(Group::refusal) {
+            return Err(refusal);
         }
         let shard = self
             .whole_replica(group)

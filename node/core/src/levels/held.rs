@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::LevelWait;
 use crate::core::Core;
 use crate::error::Error;
+use crate::group::Group;
 use crate::ids::{KeyspaceId, ShardId};
 use crate::inner::InnerResponse;
 use crate::keys::Place;
@@ -104,12 +105,8 @@ impl Core {
         };
         let shard = self.whole_replica(*group)?;
         let meta = shard.meta();
-        if self
-            .groups
-            .get(group)
-            .is_some_and(crate::group::Group::sealed)
-        {
-            return Some(Err(Error::KeyspaceMoving));
+        if let Some(refusal) = self.groups.get(group).and_then(Group::refusal) {
+            return Some(Err(refusal));
         }
         (meta.applied >= *through).then(|| {
             let set = versions::load(&*self.engine, Place::from(*group), key)?;

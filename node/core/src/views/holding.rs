@@ -106,9 +106,8 @@ impl Core {
     /// Takes this core's part of a view: all groups of the keyspace that it leads, at once.
     pub(crate) fn view_pin(&mut self, now: Now, routed: &Routed, id: u64, out: &mut Outputs) {
         let group = routed.group;
-        // Somewhere the successor may be open already, and written to.
-        if self.groups.get(&group).is_some_and(Group::sealed) {
-            Self::answer(routed.origin, Err(Error::KeyspaceMoving), out);
+        if let Some(refusal) = self.groups.get(&group).and_then(Group::refusal) {
+            Self::answer(routed.origin, Err(refusal), out);
             return;
         }
         if !self.held_views.contains_key(&id)
@@ -167,7 +166,8 @@ impl Core {
         };
         let (inside_ns, across_ns) = (now.after_ms(HOLD_MS_MAX), now.after_ms(HOLD_ACROSS_MS_MAX));
         for (of, group) in &mut self.groups {
-            let fit = of.keyspace == keyspace && group.is_current() && !group.quarantined();
+            let whole = !group.quarantined() && !group.disk_lost;
+            let fit = of.keyspace == keyspace && group.is_current() && whole;
             if !fit {
                 continue;
             }

@@ -167,6 +167,12 @@ impl World {
         self.start(node);
     }
 
+    /// The node is gone, and comes back with what is durable.
+    pub(crate) fn restart(&mut self, node: usize) {
+        let image = self.nodes[node].engine.durable_copy();
+        self.restore(node, image);
+    }
+
     pub(crate) fn input(&mut self, node: usize, input: Input) {
         let now = self.now();
         let mut out = Outputs::default();
