@@ -200,6 +200,7 @@ pub struct StoreFile {
     block_cache_bytes: Option<u64>,
     write_buffer_bytes: Option<u64>,
     wal_bytes: Option<u64>,
+    background_bytes_per_s: Option<u64>,
     reserve_bytes: Option<u64>,
 }
 
@@ -225,6 +226,13 @@ impl StoreFile {
                 mib,
             )?,
             wal_bytes: judge("store.wal_bytes", self.wal_bytes, plain.wal_bytes, mib)?,
+            background_bytes_per_s: judge(
+                "store.background_bytes_per_s",
+                self.background_bytes_per_s,
+                plain.background_bytes_per_s,
+                // A twentieth of it must still be something.
+                20 * mib,
+            )?,
             reserve_bytes: judge(
                 "store.reserve_bytes",
                 self.reserve_bytes,

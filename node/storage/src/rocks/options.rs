@@ -16,6 +16,12 @@ const WAL_PART: u64 = 16;
 /// Write buffers of one family: one being filled, the others waiting to be written out.
 const WRITE_BUFFERS: i32 = 4;
 
+/// RocksDB grants what it writes in the background in steps of this time, in microseconds, and looks at every hundredth how much
+/// was asked for. Short, so that a burst of flushes gets more within a second or two.
+const GRANT_US: i64 = 1_000;
+/// Of what is written in the background, the part that compactions are given before flushes, so that they do not starve.
+const FAIRNESS: i32 = 10;
+
 /// What an operator may tune. The default suits a node with one GiB of memory to spare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RocksOptions {
@@ -25,6 +31,9 @@ pub struct RocksOptions {
     pub write_buffer_bytes: u64,
     /// When the log is longer, the oldest write buffer is written out. Bounds the replay at a restart.
     pub wal_bytes: u64,
+    /// Most bytes per second that flushes and compactions write. They begin with a twentieth of it, and get more, up to this,
+    /// while that does not suffice.
+    pub background_bytes_per_s: u64,
     /// Space on the file system that our writes leave free, for RocksDB to flush and compact in. On a small file
     /// system, an eighth of it.
     pub reserve_bytes: u64,
@@ -36,6 +45,7 @@ impl Default for RocksOptions {
             block_cache_bytes: 256 * MIB,
             write_buffer_bytes: 32 * MIB,
             wal_bytes: 192 * MIB,
+            background_bytes_per_s: 320 * MIB,
             reserve_bytes: 256 * MIB,
         }
     }
@@ -91,6 +101,10 @@ pub(super) fn database(options: &RocksOptions, recovery: DBRecoveryMode) -> Opti
     db.set_paranoid_checks(true);
     // Write-back in small steps, so that a flush in the background does not delay the log's syncs all at once.
     db.set_bytes_per_sync(MIB);
+    // A flush at full speed takes a processor for half a second, and keeps the disk so busy that each sync of the log waits for
+    // 10 to 20 ms. Spread over the time in which the next buffer fills it is hardly felt.
+    let most = i64::try_from(options.background_bytes_per_s).unwrap_or(i64::MAX);
+    db.set_auto_tuned_ratelimiter(most, GRANT_US, FAIRNESS);
     db.set_max_background_jobs(2);
     // Three nodes on one machine stay below the usual limit of 1,024 open files together with their sockets.
     db.set_max_open_files(256);
