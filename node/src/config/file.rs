@@ -192,10 +192,6 @@ impl BoundsFile {
 /// The section `[store]`.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(
-    clippy::struct_field_names,
-    reason = "units stand last in names that operators write"
-)]
 pub struct StoreFile {
     block_cache_bytes: Option<u64>,
     write_buffer_bytes: Option<u64>,
