@@ -27,13 +27,14 @@ impl Together {
         };
         *self = match self {
             Self::Nothing => Self::Span(span),
-            Self::Span(before) if before.shard == span.shard => {
+            Self::Span(before) if (before.shard, before.log) == (span.shard, span.log) => {
                 let from = before.from.max(span.from);
                 let through = before.through.min(span.through);
                 let shared = wire::HeldSpan {
                     shard: span.shard,
                     from,
                     through,
+                    log: span.log,
                 };
                 if from <= through {
                     Self::Span(shared)
@@ -62,6 +63,7 @@ mod tests {
                 shard,
                 from,
                 through,
+                log: 7,
             }));
         }
         together.is_shown()
@@ -87,6 +89,20 @@ mod tests {
         ]));
         // Each two of them share an index; the three do not.
         assert!(!shown(&[Some((3, 1, 5)), Some((3, 4, 9)), Some((3, 6, 9))]));
+    }
+
+    #[test]
+    fn stretches_of_two_logs_of_a_shard_show_nothing() {
+        let mut together = Together::default();
+        for log in [7, 8] {
+            together.add(Some(wire::HeldSpan {
+                shard: 3,
+                from: 5,
+                through: 9,
+                log,
+            }));
+        }
+        assert!(!together.is_shown());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What clients ask, as requests to a core: every limit of the edge is checked here, before anything is begun.
 
 use bytes::Bytes;
-use meridian_causal::{CausalContext, Content, OpId, TokenKey, TokenScope, token};
+use meridian_causal::{
+    CausalContext, Content, Incarnation, OpId, TokenKey, TokenScope, ZoneId, token,
+};
 use meridian_core::catalog::{Catalog, Keyspace};
 use meridian_core::command::WriteIntent;
 use meridian_core::ids::ShardId;
@@ -20,6 +22,8 @@ use crate::limits::{OP_ID_AHEAD_MS_MAX, SESSION_SIZE_BYTES_MAX};
 pub(crate) struct Scope<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) keyspace: &'a Keyspace,
+    /// The zone that is asked.
+    pub(crate) zone: ZoneId,
     /// Wall clock at arrival.
     pub(crate) wall_ms: u64,
 }
@@ -40,7 +44,11 @@ pub(crate) struct Prepared {
 
 impl<'a> Scope<'a> {
     /// The keyspace `name` of `catalog`; empty means `default`.
-    pub(crate) fn find(catalog: &'a Catalog, name: &str, wall_ms: u64) -> Result<Self, Failure> {
+    pub(crate) fn find(
+        catalog: &'a Catalog,
+        name: &str,
+        (zone, wall_ms): (ZoneId, u64),
+    ) -> Result<Self, Failure> {
         if catalog.revision == 0 {
             return Err(Failure::from_core(meridian_core::Error::NotAdmitted));
         }
@@ -51,8 +59,15 @@ impl<'a> Scope<'a> {
         Ok(Self {
             catalog,
             keyspace,
+            zone,
             wall_ms,
         })
+    }
+
+    /// Names the log that serves a shard here: that of the group, in its present life.
+    pub(crate) fn log_of(&self, shard: ShardId) -> Incarnation {
+        let group = self.catalog.serving(self.keyspace.id, shard, self.zone);
+        group.map_or(Incarnation::from_raw(0), |group| group.incarnation)
     }
 
     /// A read of one key.

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_revision_opens_as_the_positions_it_names() {
         let catalog = catalog(1);
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let token = seal(&scope, ZoneId(2), &positions(&[0, 1, 2]));
         let all = open(&scope, ZoneId(2), &token, [0, 1, 2].map(ShardId));
         assert_eq!(all, Ok(positions(&[0, 1, 2])));
@@ -142,9 +142,9 @@ mod tests {
     #[test]
     fn a_revision_of_another_zone_keyspace_or_cluster_is_refused_and_so_is_a_forged_one() {
         let (catalog, foreign) = (catalog(1), catalog(2));
-        let scope = Scope::find(&catalog, "", 0).unwrap();
-        let other = Scope::find(&catalog, "other", 0).unwrap();
-        let foreign = Scope::find(&foreign, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
+        let other = Scope::find(&catalog, "other", (ZoneId(1), 0)).unwrap();
+        let foreign = Scope::find(&foreign, "", (ZoneId(1), 0)).unwrap();
         let (zone, all) = (ZoneId(2), positions(&[0, 1, 2]));
         let good = seal(&scope, zone, &all);
         let mut forged = good.to_vec();

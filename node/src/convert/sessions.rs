@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_session_begins_with_a_zero_byte_and_keeps_what_it_wrote() {
         let catalog = catalog();
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let token = scope.session_after_write(&BEGIN, ShardId(1), &receipt(5));
         let session = scope.session(&token).unwrap().unwrap();
         assert!(session.of(1).covers(dot(5)) && session.of(0).is_empty());
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_bundle_is_the_join_of_its_tokens_and_a_cut_one_is_refused() {
         let catalog = catalog();
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let tokens =
             [1, 0].map(|shard| scope.session_after_write(&BEGIN, ShardId(shard), &receipt(5)));
         let mut bundle = vec![BUNDLE];
@@ -291,16 +291,16 @@ mod tests {
     #[test]
     fn a_token_of_another_keyspace_is_refused() {
         let catalog = catalog();
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let token = scope.session_after_write(&BEGIN, ShardId(1), &receipt(5));
-        let other = Scope::find(&catalog, "other", 0).unwrap();
+        let other = Scope::find(&catalog, "other", (ZoneId(1), 0)).unwrap();
         assert_eq!(other.session(&token).unwrap_err().reason(), "BAD_TOKEN");
     }
 
     #[test]
     fn an_absent_key_is_remembered_by_all_that_had_been_received() {
         let catalog = catalog();
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let seen = [(dot(1).incarnation, 8)].into_iter().collect();
         let absent = Answer::Key(SiblingSet::new());
         let token = scope.session_after_read(&BEGIN, ShardId(0), (&absent, &seen));

@@ -83,6 +83,7 @@ fn bad_token() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meridian_causal::ZoneId;
     use meridian_core::catalog::{Keyspace, Policy};
     use meridian_core::ids::{KeyspaceId, NodeId};
 
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn a_token_opens_as_the_view_it_names() {
         let catalog = catalog(1);
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let token = seal(&catalog, &view(1, 2));
         let opened = scope.view(&token).unwrap();
         assert_eq!(opened, view(1, 2));
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn forged_cut_and_foreign_tokens_are_refused() {
         let catalog = catalog(1);
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap();
         let good = seal(&catalog, &view(1, 2));
         let mut forged = good.to_vec();
         *forged.last_mut().unwrap() ^= 1;

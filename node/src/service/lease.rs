@@ -98,7 +98,11 @@ impl KvService {
     ) -> Result<T, Failure> {
         self.admit()?;
         let catalog = self.calls.shared.catalog();
-        act(&Scope::find(&catalog, keyspace, wall_ms())?)
+        act(&Scope::find(
+            &catalog,
+            keyspace,
+            (self.calls.shared.zone, wall_ms()),
+        )?)
     }
 
     /// Where the lease of that name stands.

@@ -103,9 +103,13 @@ impl KvService {
         }
         state.open.fetch_add(count, Ordering::Relaxed);
         let catalog = self.calls.shared.catalog();
-        let scope = self
-            .admit()
-            .and_then(|()| Scope::find(&catalog, &message.keyspace, wall_ms()));
+        let scope = self.admit().and_then(|()| {
+            Scope::find(
+                &catalog,
+                &message.keyspace,
+                (self.calls.shared.zone, wall_ms()),
+            )
+        });
         let scope = if count > BATCH_OPERATIONS_MAX {
             Err(too_many(count))
         } else {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use meridian_causal::{SiblingSet, VersionVector};
+use meridian_causal::{Incarnation, SiblingSet, VersionVector};
 use meridian_core::Error;
 use meridian_core::ids::ShardId;
 use meridian_core::limits::{RANGE_KEYS_MAX, SCAN_KEYS_MAX};
@@ -175,12 +175,17 @@ impl Plan {
     }
 
     /// What was read of the shard at this place, from the start of the page on.
-    fn range_stamp(&self, place: usize, end: Bytes, stamp: u128) -> kv::RangeStamp {
+    fn range_stamp(
+        &self,
+        (shard, log): (ShardId, Incarnation),
+        end: Bytes,
+        stamp: u128,
+    ) -> kv::RangeStamp {
         kv::RangeStamp {
-            shard: u32::try_from(place).unwrap_or(u32::MAX),
+            shard: u32::from(shard.0),
             from: self.from.clone(),
             to: end,
-            stamp: stamps::range_to_wire(stamp),
+            stamp: stamps::range_to_wire(stamp, log),
         }
     }
 }
@@ -253,7 +258,7 @@ impl KvService {
         (form, forward): (Form, bool),
     ) -> Result<kv::ScanResponse, Failure> {
         let catalog = self.calls.shared.catalog();
-        let scope = Scope::find(&catalog, keyspace, wall_ms())?;
+        let scope = Scope::find(&catalog, keyspace, (self.calls.shared.zone, wall_ms()))?;
         let mut plan = Plan::new(&scope, &scan)?;
         let asked = plan.source.level_of(ShardId(0))?;
         let mirror = if forward {
@@ -303,9 +308,9 @@ impl KvService {
         for (place, answer) in answers.into_iter().enumerate() {
             let answer = answer.map_err(|error| Failure::named(error, scope.catalog))?;
             let (mut answer, shown) = sessions::unwrap(answer);
+            let shard = ShardId(u16::try_from(place).unwrap_or(u16::MAX));
             if let Some(shown) = shown {
                 age_ms = age_ms.and_then(|oldest| Some(shown.age_ms?.max(oldest)));
-                let shard = ShardId(u16::try_from(place).unwrap_or(u16::MAX));
                 seen.push((shard, shown.seen));
             }
             if let Response::Read(read) = answer {
@@ -319,6 +324,7 @@ impl KvService {
                     stamp,
                     more,
                 }) => {
+                    let place = (shard, scope.log_of(shard));
                     range_stamps.push(plan.range_stamp(place, end, stamp));
                     pages.push((keys, more));
                 }
@@ -428,7 +434,10 @@ mod tests {
     }
 
     fn plan(catalog: &Catalog, scan: &kv::Scan) -> Result<Plan, Failure> {
-        Plan::new(&Scope::find(catalog, "", 0).unwrap(), scan)
+        Plan::new(
+            &Scope::find(catalog, "", (meridian_causal::ZoneId(1), 0)).unwrap(),
+            scan,
+        )
     }
 
     #[test]
@@ -525,7 +534,7 @@ mod tests {
             view: views::seal(&catalog, &view),
             ..scan(b"", b"", b"")
         };
-        let scope = Scope::find(&catalog, "", 0).unwrap();
+        let scope = Scope::find(&catalog, "", (meridian_causal::ZoneId(1), 0)).unwrap();
         let asks = plan(&catalog, &of_view).unwrap().asks(&scope).unwrap();
         for (ask, node) in asks.iter().zip(nodes) {
             let Request::Read(read) = &ask.request else {

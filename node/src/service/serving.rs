@@ -155,6 +155,7 @@ impl KvService {
         let scope = Scope {
             catalog,
             keyspace,
+            zone: self.calls.shared.zone,
             wall_ms: wall_ms(),
         };
         let session = session_after(&scope, &ticket, (&response, shown.as_deref()));
@@ -194,9 +195,10 @@ impl KvService {
                 held_through,
             }) => {
                 let get = scope.get_response(&ticket.key, &set, ticket.level, served);
-                let span = stamps::span_to_wire(ticket.shard, stamp, held_through);
+                let log = scope.log_of(ticket.shard);
+                let span = stamps::span_to_wire((ticket.shard, log), stamp, held_through);
                 Ok(say(kv::GetResponse {
-                    stamp: stamps::key_to_wire(stamp),
+                    stamp: stamps::key_to_wire(stamp, log),
                     span,
                     ..get
                 }))

@@ -75,7 +75,7 @@ impl KvService {
     ) -> Result<kv::ViewOpenResponse, Failure> {
         self.admit()?;
         let catalog = self.calls.shared.catalog();
-        let scope = Scope::find(&catalog, keyspace, wall_ms())?;
+        let scope = Scope::find(&catalog, keyspace, (self.calls.shared.zone, wall_ms()))?;
         let keyspace = scope.keyspace.id;
         let ask = ask(keyspace, Request::ViewOpen { keyspace });
         let core = self.calls.next_core();

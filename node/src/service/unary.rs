@@ -31,7 +31,7 @@ impl KvService {
             return Err(Failure::invalid("BATCH_TOO_LARGE", message));
         }
         let catalog = self.calls.shared.catalog();
-        let scope = Scope::find(&catalog, keyspace, wall_ms())?;
+        let scope = Scope::find(&catalog, keyspace, (self.calls.shared.zone, wall_ms()))?;
         let replies = Replies::new();
         let mut answers: Vec<Option<Result<Worded, Failure>>> = Vec::new();
         let mut batch = Vec::new();

@@ -22,7 +22,7 @@ impl Scope<'_> {
         use kv::compare::Compare as Wire;
         let compare = match wire.compare {
             Some(Wire::Unchanged(kv::Unchanged { key, stamp })) => Compare::Unchanged {
-                stamp: stamps::key_from_wire(&stamp)?,
+                stamp: stamps::key_from_wire(&stamp, self.log_of(self.keyspace.shard_of(&key)))?,
                 key,
             },
             Some(Wire::RangeUnchanged(range)) => return self.range(range),
@@ -50,7 +50,7 @@ impl Scope<'_> {
         check_bound(&range.to)?;
         Ok(Compare::RangeUnchanged {
             shard: ShardId(shard),
-            stamp: stamps::range_from_wire(&range.stamp)?,
+            stamp: stamps::range_from_wire(&range.stamp, self.log_of(ShardId(shard)))?,
             from: range.from,
             to: range.to,
         })

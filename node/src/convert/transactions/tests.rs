@@ -1,9 +1,9 @@
 use meridian_causal::{CausalContext, Content, Dot, Incarnation, OpId, SiblingSet, ZoneId, token};
-use meridian_core::catalog::{Catalog, Keyspace, Policy};
+use meridian_core::catalog::{Catalog, GroupRecord, Keyspace, Policy};
 use meridian_core::command::WriteIntent;
-use meridian_core::ids::KeyspaceId;
+use meridian_core::ids::{GroupId, KeyspaceId, ShardId};
 use meridian_core::limits::{KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX};
-use meridian_core::transaction::{ActionResult, Transacted};
+use meridian_core::transaction::{ActionResult, Compare, Stamp, Transacted};
 
 use super::super::answers::Served;
 use super::*;
@@ -22,7 +22,7 @@ fn catalog() -> Catalog {
 
 fn scoped<T>(check: impl FnOnce(Scope<'_>) -> T) -> T {
     let catalog = catalog();
-    check(Scope::find(&catalog, "", 0).unwrap())
+    check(Scope::find(&catalog, "", (ZoneId(1), 0)).unwrap())
 }
 
 fn key(text: &str) -> Bytes {
@@ -167,19 +167,78 @@ fn the_shard_of_the_first_write_decides() {
 
 #[test]
 fn stamps_survive_the_wire_and_bad_ones_are_refused() {
+    let log = Incarnation::new(ZoneId(1), 7);
     for stamp in [None, Some(0), Some(u64::MAX)] {
-        let wire = stamps::key_to_wire(stamp);
-        assert_eq!(stamps::key_from_wire(&wire).unwrap(), stamp);
+        let wire = stamps::key_to_wire(stamp, log);
+        assert_eq!(stamps::key_from_wire(&wire, log).unwrap(), stamp);
     }
-    let wire = stamps::range_to_wire(77);
-    assert_eq!(stamps::range_from_wire(&wire).unwrap(), 77);
+    let wire = stamps::range_to_wire(77, log);
+    assert_eq!(stamps::range_from_wire(&wire, log).unwrap(), 77);
     let bad: [&'static [u8]; 5] = [&[], &[0, 0], &[1], &[2, 0, 0, 0, 0, 0, 0, 0, 9], &[1; 10]];
     for stamp in bad {
         assert_eq!(refused_compare(unchanged("a", stamp)), "BAD_TOKEN");
     }
     for stamp in [&[][..], &[0; 15], &[0; 17]] {
-        assert!(stamps::range_from_wire(stamp).is_err());
+        assert!(stamps::range_from_wire(stamp, log).is_err());
     }
+}
+
+/// The catalog with groups in the zone, of lives so named.
+fn catalog_of_lives(nonce: u64) -> Catalog {
+    let mut catalog = catalog();
+    for keyspace in catalog.keyspaces.values_mut() {
+        let group = |shard| GroupRecord {
+            id: GroupId {
+                keyspace: keyspace.id,
+                shard: ShardId(shard),
+                zone: ZoneId(1),
+                epoch: 0,
+            },
+            incarnation: Incarnation::new(ZoneId(1), nonce),
+            founders: Vec::new(),
+            voters: Vec::new(),
+            disk_lost: false,
+        };
+        keyspace.groups = (0..keyspace.shards).map(group).collect();
+    }
+    catalog
+}
+
+/// What a comparison with a stamp of index 40 of one life, and one of a range, come to in another.
+fn understood(given_by: &Catalog, here: &Catalog) -> (Stamp, u128) {
+    let scope = |catalog| Scope::find(catalog, "", (ZoneId(1), 0)).unwrap();
+    let shard = scope(here).keyspace.shard_of(b"a");
+    let log = scope(given_by).log_of(shard);
+    let wire = [
+        kv::compare::Compare::Unchanged(kv::Unchanged {
+            key: key("a"),
+            stamp: stamps::key_to_wire(Some(40), log),
+        }),
+        kv::compare::Compare::RangeUnchanged(kv::RangeStamp {
+            shard: shard.0.into(),
+            stamp: stamps::range_to_wire(77, log),
+            ..kv::RangeStamp::default()
+        }),
+    ];
+    let compares = scope(here).comparisons(wire.map(compare).into()).unwrap();
+    let [
+        Compare::Unchanged { stamp, .. },
+        Compare::RangeUnchanged { stamp: range, .. },
+    ] = &compares[..]
+    else {
+        panic!("other comparisons: {compares:?}")
+    };
+    (*stamp, *range)
+}
+
+/// The same index of another log is another change.
+#[test]
+fn a_stamp_is_of_one_life_of_a_shard() {
+    let [one, other] = [7, 8].map(catalog_of_lives);
+    assert_eq!(understood(&one, &one), (Some(40), 77));
+    let (stamp, range) = understood(&one, &other);
+    assert_ne!(stamp, Some(40));
+    assert_ne!(range, 77);
 }
 
 #[test]

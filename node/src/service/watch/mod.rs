@@ -67,7 +67,11 @@ impl KvService {
     pub(super) async fn watch_on(&self, request: kv::WatchRequest) -> Result<WatchStream, Failure> {
         self.admit()?;
         let catalog = self.calls.shared.catalog();
-        let scope = Scope::find(&catalog, &request.keyspace, wall_ms())?;
+        let scope = Scope::find(
+            &catalog,
+            &request.keyspace,
+            (self.calls.shared.zone, wall_ms()),
+        )?;
         let selection = selection(request.keys)?;
         let shards = shards_of(&scope, &selection);
         let keyspace = scope.keyspace.id;
@@ -196,6 +200,7 @@ impl Watching {
         Ok(Scope {
             catalog: &self.catalog,
             keyspace: keyspace.ok_or_else(|| Failure::from_core(Error::KeyspaceNotFound))?,
+            zone: self.service.calls.shared.zone,
             wall_ms: wall_ms(),
         })
     }
