@@ -43,9 +43,9 @@ impl Default for RocksOptions {
     fn default() -> Self {
         Self {
             block_cache_bytes: 256 * MIB,
-            write_buffer_bytes: 16 * MIB,
+            write_buffer_bytes: 12 * MIB,
             wal_bytes: 192 * MIB,
-            background_bytes_per_s: 320 * MIB,
+            background_bytes_per_s: 640 * MIB,
             reserve_bytes: 256 * MIB,
         }
     }
