@@ -350,16 +350,6 @@ pub enum WriteIntent {
     IfValue(Bytes),
 }
 
-impl WriteIntent {
-    /// Whether what the zone holds of the key decides if the write takes effect.
-    pub const fn is_conditional(&self) -> bool {
-        match self {
-            Self::Blind | Self::Context(_) | Self::Overwrite => false,
-            Self::IfAbsent | Self::IfContext(_) | Self::IfValue(_) => true,
-        }
-    }
-}
-
 /// What one write did, as other zones apply it: its dot (by position), what it replaced, what it left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {

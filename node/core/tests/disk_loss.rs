@@ -12,7 +12,7 @@ mod three_zones;
 use bytes::Bytes;
 use meridian_causal::{Content, OpId, ZoneId};
 use meridian_core::Error;
-use meridian_core::catalog::{Divergence, Mode, Policy, Returned};
+use meridian_core::catalog::{Divergence, Mode, Policy, PolicyChange, Returned};
 use meridian_core::command::WriteIntent;
 use meridian_core::request::{
     AlterAsk, Answer, KeyspaceAlter, Query, Read, ReadLevel, Request, Response, Write,
@@ -112,6 +112,20 @@ fn operator_asks(world: &mut World, ask: AlterAsk) -> Result<Response, Error> {
     world.ask(OTHER, request).unwrap()
 }
 
+fn failover() -> AlterAsk {
+    AlterAsk::Change(PolicyChange {
+        home: Some(ZoneId(2)),
+        ..PolicyChange::default()
+    })
+}
+
+fn promote() -> AlterAsk {
+    AlterAsk::Promote {
+        zone: ZoneId(2),
+        force: true,
+    }
+}
+
 #[test]
 fn nothing_is_said_to_be_absent_that_other_zones_have() {
     let mut world = written(Policy::default());
@@ -170,11 +184,12 @@ fn mirrors_keep_what_a_home_zone_has_lost_and_one_is_promoted() {
         let mirror = get(&mut world, OTHER, &format!("k{n}"), ReadLevel::Eventual);
         assert_eq!(mirror.unwrap(), ["before"]);
     }
-    let promote = AlterAsk::Promote {
-        zone: ZoneId(2),
-        force: true,
-    };
-    operator_asks(&mut world, promote).unwrap();
+    let refused = operator_asks(&mut world, failover());
+    assert!(
+        matches!(refused, Err(Error::InvalidArgument { .. })),
+        "it would never end: {refused:?}"
+    );
+    operator_asks(&mut world, promote()).unwrap();
     world.run(20_000);
     world.write(OTHER, "k0", "since").unwrap();
     for n in 1..KEYS {
@@ -193,5 +208,28 @@ fn mirrors_keep_what_a_home_zone_has_lost_and_one_is_promoted() {
     for n in 1..KEYS {
         let mirror = get(&mut world, LOST, &format!("k{n}"), ReadLevel::Eventual);
         assert_eq!(mirror.unwrap(), ["before"]);
+    }
+}
+
+#[test]
+fn a_home_that_loses_its_disk_during_a_failover_hands_over_no_emptiness() {
+    let mut world = mirrored();
+    world.cut[LOST] = true;
+    // The control group may have to elect another leader.
+    world.run(10_000);
+    operator_asks(&mut world, failover()).unwrap();
+    world.run(1_000);
+    world.cut[LOST] = false;
+    world.restore(LOST, MemoryEngine::new());
+    until_admitted(&mut world);
+    world.run(30_000);
+    let mirror = get(&mut world, OTHER, "k1", ReadLevel::Eventual);
+    assert_eq!(mirror.unwrap(), ["before"], "the name has not moved");
+    operator_asks(&mut world, AlterAsk::Cancel).unwrap();
+    operator_asks(&mut world, promote()).unwrap();
+    world.run(20_000);
+    for n in 0..KEYS {
+        let home = get(&mut world, OTHER, &format!("k{n}"), ReadLevel::Linearizable);
+        assert_eq!(home.unwrap(), ["before"]);
     }
 }

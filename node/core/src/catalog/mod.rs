@@ -96,7 +96,7 @@ pub struct GroupRecord {
     /// The replicas it should have now.
     pub voters: Vec<ReplicaId>,
     /// Founded anew after its only replica had lost its disk: what its keyspace had acknowledged before is not here, as far as
-    /// other zones have it still (`disk_loss`).
+    /// other zones have it still. Such a group shows nobody anything (`docs/admission.md`).
     pub disk_lost: bool,
 }
 

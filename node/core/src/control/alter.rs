@@ -53,7 +53,14 @@ pub(super) fn alter(
         ));
     }
     let policy = change.apply(&old.policy, catalog, asked.near)?;
-    if policy.same_walls(&old.policy) {
+    let moves = !policy.same_walls(&old.policy);
+    if moves && old.policy.mode == Mode::Snapshot && old.groups.iter().any(|group| group.disk_lost)
+    {
+        return Err(refused(
+            "the home zone has lost its disks and can hand nothing over: promote a mirror",
+        ));
+    }
+    if !moves {
         if let Some(keyspace) = catalog.keyspaces.get_mut(&old.id) {
             keyspace.policy = policy;
         }

@@ -115,6 +115,16 @@ pub(super) fn crowded(set: &SiblingSet, replaced: &CausalContext) -> bool {
     siblings.len() >= SIBLINGS_MAX && !siblings.iter().any(|sibling| replaced.covers(sibling.dot))
 }
 
+impl WriteIntent {
+    /// Whether what the zone holds of the key decides if the write takes effect.
+    pub(crate) const fn is_conditional(&self) -> bool {
+        match self {
+            Self::Blind | Self::Context(_) | Self::Overwrite => false,
+            Self::IfAbsent | Self::IfContext(_) | Self::IfValue(_) => true,
+        }
+    }
+}
+
 pub(super) fn condition_holds(
     intent: &WriteIntent,
     set: &SiblingSet,
