@@ -99,7 +99,7 @@ impl Node {
     fn take_turns(&mut self) {
         while let Some(turn) = self.core.turn(self.now, &mut self.out) {
             self.engine
-                .write(turn.batch, turn.durability)
+                .write(&turn.batch, turn.durability)
                 .expect("the disk works");
             self.core.wrote(self.now, &mut self.out);
         }

@@ -183,7 +183,7 @@ impl SimNode {
             let reaches_disk = self.crash_rng.chance(0.5);
             if let Some(turn) = slot.writing.filter(|_| reaches_disk) {
                 // The core never hears of it; only what is on the disk counts. A failure would be a crash too.
-                drop(self.engine.write(turn.batch, Durability::Buffered));
+                drop(self.engine.write(&turn.batch, Durability::Buffered));
             }
         }
         let unsynced = self.engine.unsynced();
@@ -267,7 +267,7 @@ impl SimNode {
     }
 
     fn write(&mut self, core: usize, now: Now, turn: Turn, out: &mut Outputs) -> Next {
-        let written = self.engine.write(turn.batch, turn.durability);
+        let written = self.engine.write(&turn.batch, turn.durability);
         let Some(slot) = self.slots.get_mut(core) else {
             return Next::Idle;
         };

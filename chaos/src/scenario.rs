@@ -437,9 +437,10 @@ fn draw_faults(rng: &mut SmallRng, topology: Topology) -> FaultProfile {
 }
 
 fn draw_bounds(rng: &mut SmallRng) -> Bounds {
-    // At rest, an outbox is empty.
+    // At rest, an outbox is empty. Of the records some are in memory and some are not.
     let mut bounds = Bounds {
         watch_bytes: 0,
+        record_cache_bytes: 16 << 10,
         ..Bounds::default()
     };
     if rng.chance(0.4) {

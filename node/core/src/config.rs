@@ -84,6 +84,8 @@ pub struct Bounds {
     pub op_ids_max: u64,
     /// How long an op id is remembered, in milliseconds.
     pub op_id_age_ms: u64,
+    /// Bytes of records that a core keeps in memory, so that a key that is written often is not looked for on the disk.
+    pub record_cache_bytes: u64,
 }
 
 impl Default for Bounds {
@@ -95,6 +97,7 @@ impl Default for Bounds {
             log_entries_max: 4096,
             op_ids_max: 1_000_000,
             op_id_age_ms: 3_600_000,
+            record_cache_bytes: 32 << 20,
         }
     }
 }

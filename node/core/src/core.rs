@@ -26,6 +26,7 @@ use crate::limits::{BACKLOG_TURN_BYTES, MERGE_TURN_BYTES, VIEWS_MAX};
 use crate::message::PeerMessage;
 use crate::mirror::Mirrors;
 use crate::output::{Input, Notice, Outputs, Turn};
+use crate::record_cache::{Recent, RecordCache};
 use crate::recovery::{self, Settling};
 use crate::time::Now;
 use crate::transaction::TransactionId;
@@ -47,6 +48,7 @@ pub struct Core {
     /// Groups with merges that wait, perhaps for their time.
     merging: BTreeSet<GroupId>,
     pace: Pace,
+    records: RecordCache,
     /// Groups of the turn being written.
     writing: Vec<GroupId>,
     pub(crate) waiting: Waiting,
@@ -107,6 +109,7 @@ impl Core {
             0 => Some(Admission::open(&*engine, &config, &mut rng)?),
             _ => None,
         };
+        let records = RecordCache::of_bytes(config.bounds.record_cache_bytes);
         let mut core = Self {
             config,
             engine,
@@ -117,6 +120,7 @@ impl Core {
             active: BTreeSet::new(),
             merging: BTreeSet::new(),
             pace: Pace::default(),
+            records,
             writing: Vec::new(),
             waiting: Waiting::beginning_at(boot),
             heard: BTreeMap::new(),
@@ -375,7 +379,24 @@ impl Core {
     fn collect(&mut self, now: Now, out: &mut Outputs) -> Result<Option<Turn>, Error> {
         self.open_wanted_images(now);
         let engine = Arc::clone(&self.engine);
-        let mut work = Workspace::new(&*engine, self.config.observe);
+        let mut records = std::mem::take(&mut self.records);
+        let known = Recent::of(&*engine, &records);
+        let work = Workspace::new(&known, self.config.observe);
+        let turn = self.collect_into(work, now, out);
+        // It is written next, or nothing is read any more.
+        if let Ok(Some(turn)) = &turn {
+            records.follow(&turn.batch);
+        }
+        self.records = records;
+        turn
+    }
+
+    fn collect_into(
+        &mut self,
+        mut work: Workspace<'_>,
+        now: Now,
+        out: &mut Outputs,
+    ) -> Result<Option<Turn>, Error> {
         let mut sync = false;
         for (from, to) in self.dropped.drain(..) {
             work.delete_range(from, to);

@@ -7,7 +7,7 @@
 //! core.step(now, input, &mut out)             for every input at hand
 //! while let Some(turn) = core.turn(now, &mut out) {
 //!     deliver out.messages                     (they may leave before the write: protocol rule 30)
-//!     engine.write(turn.batch, turn.durability) (a failure: core.failed(..) and stop)
+//!     engine.write(&turn.batch, turn.durability) (a failure: core.failed(..) and stop)
 //!     core.wrote(now, &mut out)
 //! }
 //! deliver everything in out
@@ -52,6 +52,7 @@ mod placement;
 pub mod policy;
 pub mod read;
 pub mod record;
+mod record_cache;
 mod recovery;
 pub mod request;
 mod route;

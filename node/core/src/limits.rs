@@ -63,6 +63,12 @@ pub const CLIENTS_ABSENT_MS: u64 = 1_000;
 /// send, and as much again, so that a load that all zones bear leaves no growing backlog.
 pub const MERGES_PER_WRITE: usize = 4;
 
+/// Bytes of a key and its record up to which the cache of records takes it: larger ones would push out many.
+pub const CACHED_RECORD_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes of the cache of records per place in it: what a small record takes with its key and the place itself.
+pub const RECORD_CACHE_SLOT_BYTES: usize = 256;
+
 /// Bytes of effects after which a message of the exchange is closed: read, sent and taken in without holding anything up.
 /// One effect always fits, and the rest of its transaction.
 pub const EXCHANGE_CHUNK_BYTES: usize = 32 << 10;

@@ -123,7 +123,7 @@ impl<'a> Workspace<'a> {
 
     /// The writes, ready for the engine.
     pub fn into_batch(self) -> Batch {
-        let mut batch = Batch::new();
+        let mut batch = Batch::with_capacity(self.deleted.len() + self.pending.len());
         for (from, to) in self.deleted {
             batch.delete_range(from, to);
         }
@@ -320,7 +320,7 @@ mod tests {
         let mut work = Workspace::new(&empty, false);
         make(&mut work, changes);
         engine
-            .write(work.into_batch(), Durability::Buffered)
+            .write(&work.into_batch(), Durability::Buffered)
             .unwrap();
         engine
     }
@@ -370,7 +370,7 @@ mod tests {
             };
             check(&work);
             let batch = work.into_batch();
-            engine.write(batch, Durability::Buffered).unwrap();
+            engine.write(&batch, Durability::Buffered).unwrap();
             check(&engine);
         }
     }

@@ -148,6 +148,7 @@ pub struct BoundsFile {
     log_entries_max: Option<u64>,
     op_ids_max: Option<u64>,
     op_id_age_ms: Option<u64>,
+    record_cache_bytes: Option<u64>,
 }
 
 impl BoundsFile {
@@ -184,6 +185,12 @@ impl BoundsFile {
                 self.op_id_age_ms,
                 plain.op_id_age_ms,
                 1,
+            )?,
+            record_cache_bytes: judge(
+                "bounds.record_cache_bytes",
+                self.record_cache_bytes,
+                plain.record_cache_bytes,
+                0,
             )?,
         })
     }

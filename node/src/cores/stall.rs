@@ -33,7 +33,7 @@ impl CoreThread {
                 Flow::Stop => break Err(StorageError::Poisoned),
                 Flow::Go => {}
             }
-            match self.engine.write(batch.clone(), durability) {
+            match self.engine.write(batch, durability) {
                 Err(StorageError::DiskFull { .. }) => {}
                 outcome => {
                     tracing::info!(core = self.index, "the disk has room again");

@@ -321,8 +321,7 @@ impl CoreThread {
         let Turn { batch, durability } = turn;
         let began = Instant::now();
         let bytes = batch.size_bytes();
-        // Keys and values are shared, not copied: the copy serves a second attempt on a full disk.
-        let mut outcome = self.engine.write(batch.clone(), durability);
+        let mut outcome = self.engine.write(&batch, durability);
         if let Err(StorageError::DiskFull { .. }) = outcome {
             outcome = self.wait_for_room(&batch, durability);
         }

@@ -50,6 +50,14 @@ impl Batch {
         Self::default()
     }
 
+    /// One with room for so many changes.
+    pub fn with_capacity(len: usize) -> Self {
+        Self {
+            ops: Vec::with_capacity(len),
+            size_bytes: 0,
+        }
+    }
+
     /// Sets the value of `key`.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.push(Op::Put {

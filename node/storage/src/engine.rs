@@ -40,7 +40,7 @@ pub trait Engine: Read + Send + Sync + 'static {
     ///
     /// After [`StorageError::DiskFull`] nothing has happened, and the caller may try again. After any other error the
     /// outcome is unknown and the engine is poisoned.
-    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StorageError>;
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StorageError>;
 
     /// The state as it is now. Cheap to take; holding it keeps old data on disk and the engine's lock.
     fn view(&self) -> Result<Box<dyn View>, StorageError>;

@@ -72,7 +72,7 @@ fn keys(pairs: &Pairs) -> Vec<&[u8]> {
 fn a_written_key_is_read_and_an_absent_one_is_none() {
     on_each_engine(|engine| {
         engine
-            .write(puts(&[("a", "1"), ("b", "")]), Durability::Synced)
+            .write(&puts(&[("a", "1"), ("b", "")]), Durability::Synced)
             .unwrap();
         assert_eq!(engine.get(b"a").unwrap().unwrap(), "1");
         assert_eq!(engine.get(b"b").unwrap().unwrap(), "");
@@ -88,7 +88,7 @@ fn later_changes_of_a_batch_win_over_earlier_ones() {
         batch.delete("b");
         batch.delete_range("c", "d");
         batch.put("cc", "3");
-        engine.write(batch, Durability::Buffered).unwrap();
+        engine.write(&batch, Durability::Buffered).unwrap();
         assert_eq!(
             up(engine, b"a", b"z"),
             [
@@ -104,7 +104,7 @@ fn scans_are_ordered_half_open_and_stop_where_the_visitor_breaks() {
     on_each_engine(|engine| {
         engine
             .write(
-                puts(&[("b", "2"), ("a", "1"), ("d", "4"), ("c", "3")]),
+                &puts(&[("b", "2"), ("a", "1"), ("d", "4"), ("c", "3")]),
                 Durability::Buffered,
             )
             .unwrap();
@@ -129,7 +129,7 @@ fn empty_and_inverted_ranges_hold_nothing_and_delete_nothing() {
         let mut batch = puts(&[("a", "1"), ("b", "2")]);
         batch.delete_range("b", "a");
         batch.delete_range("a", "a");
-        engine.write(batch, Durability::Synced).unwrap();
+        engine.write(&batch, Durability::Synced).unwrap();
         assert_eq!(keys(&up(engine, b"", b"z")), [b"a", b"b"]);
         assert!(up(engine, b"b", b"a").is_empty());
         assert!(down(engine, b"b", b"b").is_empty());
@@ -143,7 +143,7 @@ fn ranges_over_the_border_of_the_families_are_one_range() {
         for first in [0x01, 0x7f, 0x80, 0x81] {
             batch.put(vec![first, 1], vec![first]);
         }
-        engine.write(batch, Durability::Synced).unwrap();
+        engine.write(&batch, Durability::Synced).unwrap();
         let all: [&[u8]; 4] = [&[0x01, 1], &[0x7f, 1], &[0x80, 1], &[0x81, 1]];
         assert_eq!(keys(&up(engine, &[], &prefix_end(&[]))), all);
         let view = engine.view().unwrap();
@@ -153,7 +153,7 @@ fn ranges_over_the_border_of_the_families_are_one_range() {
 
         let mut batch = Batch::new();
         batch.delete_range(vec![0x7f], vec![0x81]);
-        engine.write(batch, Durability::Synced).unwrap();
+        engine.write(&batch, Durability::Synced).unwrap();
         assert_eq!(keys(&up(engine, &[], &prefix_end(&[]))), [all[0], all[3]]);
     });
 }
@@ -162,12 +162,12 @@ fn ranges_over_the_border_of_the_families_are_one_range() {
 fn a_view_does_not_change_and_outlives_deletions() {
     on_each_engine(|engine| {
         engine
-            .write(puts(&[("a", "1"), ("b", "2")]), Durability::Synced)
+            .write(&puts(&[("a", "1"), ("b", "2")]), Durability::Synced)
             .unwrap();
         let view = engine.view().unwrap();
         let mut batch = puts(&[("a", "9"), ("c", "3")]);
         batch.delete("b");
-        engine.write(batch, Durability::Synced).unwrap();
+        engine.write(&batch, Durability::Synced).unwrap();
 
         assert_eq!(view.get(b"a").unwrap().unwrap(), "1");
         assert_eq!(keys(&up(&*view, b"", b"z")), [b"a", b"b"]);
@@ -180,14 +180,14 @@ fn a_view_does_not_change_and_outlives_deletions() {
 fn a_visitor_may_use_the_engine_and_its_scan_still_sees_one_state() {
     on_each_engine(|engine| {
         engine
-            .write(puts(&[("a", "1"), ("b", "2")]), Durability::Synced)
+            .write(&puts(&[("a", "1"), ("b", "2")]), Durability::Synced)
             .unwrap();
         let mut seen = 0;
         let visit = &mut |key: &[u8], _: &[u8]| {
             seen += 1;
             assert!(engine.get(key).unwrap().is_some());
             engine
-                .write(puts(&[("c", "3")]), Durability::Buffered)
+                .write(&puts(&[("c", "3")]), Durability::Buffered)
                 .unwrap();
             ControlFlow::Continue(())
         };
@@ -201,10 +201,10 @@ fn a_visitor_may_use_the_engine_and_its_scan_still_sees_one_state() {
 fn an_empty_batch_is_a_sync_and_changes_nothing() {
     on_each_engine(|engine| {
         engine
-            .write(puts(&[("a", "1")]), Durability::Buffered)
+            .write(&puts(&[("a", "1")]), Durability::Buffered)
             .unwrap();
-        engine.write(Batch::new(), Durability::Buffered).unwrap();
-        engine.write(Batch::new(), Durability::Synced).unwrap();
+        engine.write(&Batch::new(), Durability::Buffered).unwrap();
+        engine.write(&Batch::new(), Durability::Synced).unwrap();
         assert_eq!(keys(&up(engine, b"", b"z")), [b"a"]);
     });
 }
@@ -215,7 +215,7 @@ fn the_engine_grows_with_what_is_written() {
         let before = engine.size_bytes().unwrap();
         let mut batch = Batch::new();
         batch.put("big", vec![7; 100_000]);
-        engine.write(batch, Durability::Synced).unwrap();
+        engine.write(&batch, Durability::Synced).unwrap();
         assert!(engine.size_bytes().unwrap() >= before + 100_000);
     });
 }
@@ -315,7 +315,7 @@ fn compare_with_model(engine: &dyn Engine, steps: &[Step]) {
                     Durability::Buffered
                 };
                 engine
-                    .write(apply(changes, &mut model), durability)
+                    .write(&apply(changes, &mut model), durability)
                     .unwrap();
             }
             Step::Scan(from, to, limit) => {

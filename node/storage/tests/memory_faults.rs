@@ -26,13 +26,13 @@ fn content(engine: &MemoryEngine) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn three_unsynced() -> MemoryEngine {
     let engine = MemoryEngine::new();
     engine
-        .write(put("a", "synced"), Durability::Synced)
+        .write(&put("a", "synced"), Durability::Synced)
         .unwrap();
-    engine.write(put("b", "1"), Durability::Buffered).unwrap();
+    engine.write(&put("b", "1"), Durability::Buffered).unwrap();
     let mut batch = Batch::new();
     batch.delete_range("a", "b");
-    engine.write(batch, Durability::Buffered).unwrap();
-    engine.write(put("a", "3"), Durability::Buffered).unwrap();
+    engine.write(&batch, Durability::Buffered).unwrap();
+    engine.write(&put("a", "3"), Durability::Buffered).unwrap();
     engine
 }
 
@@ -70,7 +70,7 @@ fn a_torn_batch_is_absent_as_a_whole() {
 #[test]
 fn a_synced_write_makes_earlier_buffered_ones_durable() {
     let engine = three_unsynced();
-    engine.write(Batch::new(), Durability::Synced).unwrap();
+    engine.write(&Batch::new(), Durability::Synced).unwrap();
     let before = content(&engine);
     engine.crash(0);
     assert_eq!(content(&engine), before);
@@ -84,12 +84,12 @@ fn a_failed_write_poisons_until_restart_and_may_be_on_disk_or_not() {
             detail: "injected".into(),
         });
         assert!(matches!(
-            engine.write(put("a", "1"), Durability::Synced),
+            engine.write(&put("a", "1"), Durability::Synced),
             Err(StorageError::Io { .. })
         ));
         assert_eq!(engine.get(b"a"), Err(StorageError::Poisoned));
         assert_eq!(
-            engine.write(put("b", "1"), Durability::Buffered),
+            engine.write(&put("b", "1"), Durability::Buffered),
             Err(StorageError::Poisoned)
         );
         assert_eq!(engine.view().err(), Some(StorageError::Poisoned));
@@ -101,14 +101,16 @@ fn a_failed_write_poisons_until_restart_and_may_be_on_disk_or_not() {
 #[test]
 fn a_full_disk_refuses_without_effect_and_serves_again_when_there_is_room() {
     let engine = MemoryEngine::new();
-    engine.write(put("a", "1"), Durability::Synced).unwrap();
+    engine.write(&put("a", "1"), Durability::Synced).unwrap();
     engine.fill_disk(true);
-    let refused = engine.write(put("b", "1"), Durability::Synced).unwrap_err();
+    let refused = engine
+        .write(&put("b", "1"), Durability::Synced)
+        .unwrap_err();
     assert!(refused.has_no_effect() && refused.is_retryable());
     assert_eq!(engine.get(b"a").unwrap().unwrap(), "1");
     assert_eq!(engine.get(b"b").unwrap(), None);
     engine.fill_disk(false);
-    engine.write(put("b", "1"), Durability::Synced).unwrap();
+    engine.write(&put("b", "1"), Durability::Synced).unwrap();
     assert_eq!(engine.get(b"b").unwrap().unwrap(), "1");
 }
 
@@ -130,7 +132,7 @@ fn a_corrupt_key_is_an_error_for_its_readers_only_and_heals_when_written() {
     });
     assert!(matches!(result, Err(StorageError::Corruption { .. })));
     assert_eq!(seen, [b"a"]);
-    engine.write(put("b", "2"), Durability::Synced).unwrap();
+    engine.write(&put("b", "2"), Durability::Synced).unwrap();
     assert_eq!(engine.get(b"b").unwrap().unwrap(), "2");
 }
 
@@ -139,7 +141,7 @@ fn a_fork_and_its_origin_do_not_see_each_other_and_a_durable_copy_holds_what_is_
     let engine = three_unsynced();
     let durable = engine.durable_copy();
     let fork = engine.fork();
-    fork.write(put("c", "1"), Durability::Synced).unwrap();
+    fork.write(&put("c", "1"), Durability::Synced).unwrap();
     assert_eq!(engine.get(b"c").unwrap(), None);
     assert_eq!(fork.len(), 3);
     assert_eq!(content(&durable), [(b"a".to_vec(), b"synced".to_vec())]);
@@ -169,7 +171,7 @@ proptest! {
                 }
             }
             let durability = if at == synced { Durability::Synced } else { Durability::Buffered };
-            engine.write(batch, durability).unwrap();
+            engine.write(&batch, durability).unwrap();
             states.push((content(&engine), engine.size_bytes().unwrap()));
         }
         let keep = keep.index(batches.len() - synced);

@@ -28,7 +28,7 @@ fn write(engine: &RocksEngine, at: u8, durability: Durability) {
     let mut batch = Batch::new();
     batch.put(key(at), vec![at; 200]);
     batch.put(vec![0x80, at], vec![at; 200]);
-    engine.write(batch, durability).unwrap();
+    engine.write(&batch, durability).unwrap();
 }
 
 /// Ten batches, the first five synced; the engine stays open while its files are copied.
@@ -207,7 +207,7 @@ fn a_synced_log_file_that_is_missing_is_corruption() {
     for at in 0..40 {
         let mut batch = Batch::new();
         batch.put(vec![0x80, at], vec![at; 10_000]);
-        engine.write(batch, Durability::Synced).unwrap();
+        engine.write(&batch, Durability::Synced).unwrap();
     }
     let folder = copy_of(origin.path());
     let first = files(folder.path(), is_log).remove(0);

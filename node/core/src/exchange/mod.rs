@@ -67,10 +67,12 @@ pub(crate) struct Arrived {
 }
 
 /// What a shard's apply tells the exchange.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Applied {
     pub(crate) effects: Vec<(Dot, Effect)>,
     pub(crate) rewind: Vec<Incarnation>,
+    /// The group's incarnation.
+    pub(crate) own: Incarnation,
     /// The group goes on under another incarnation than this one.
     pub(crate) left: Option<Incarnation>,
 }
@@ -101,7 +103,8 @@ impl Exchanging {
         self.fresh |= !applied.effects.is_empty();
         self.receiver.refused(&applied.rewind);
         if leads {
-            self.ring.extend(applied.effects);
+            let of_own = |(dot, _): &(Dot, Effect)| dot.incarnation == applied.own;
+            self.ring.extend(applied.effects.into_iter().filter(of_own));
         }
     }
 

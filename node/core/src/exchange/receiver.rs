@@ -7,7 +7,7 @@ use meridian_causal::{Incarnation, VersionVector};
 use super::compare::Comparing;
 use super::{ExchangeContext, givers, groups_of, peer};
 use crate::catalog::Catalog;
-use crate::command::{Effect, Op};
+use crate::command::Effect;
 use crate::group::Group;
 use crate::ids::{KeyspaceId, NodeId, Side};
 use crate::message::Exchange;
@@ -151,11 +151,8 @@ impl Group {
         }
         let last = have.saturating_add(u64::try_from(rest.len()).unwrap_or(u64::MAX));
         receiver.proposed.insert(incarnation, last);
-        self.merges.push(Op::Merge {
-            incarnation,
-            first: have.saturating_add(1),
-            effects: rest,
-        });
+        let first = have.saturating_add(1);
+        self.merges.push(incarnation, first, rest);
     }
 
     /// Acknowledges to zones from which enough has come, or long enough ago. What waits to be merged is acknowledged when it

@@ -1,5 +1,5 @@
-//! The newest effects of a leader, in memory: what the exchange sends is usually what was just applied, and need not be
-//! read back from the engine.
+//! The newest effects of a leader's own incarnation, in memory: what the exchange sends is usually what was just applied, and need
+//! not be read back from the engine. Those of others are relayed seldom, and are read from the outbox.
 //!
 //! Invariant: the effects of an incarnation are contiguous.
 
@@ -20,7 +20,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn extend(&mut self, effects: Vec<(Dot, Effect)>) {
+    pub(super) fn extend(&mut self, effects: impl Iterator<Item = (Dot, Effect)>) {
         for (dot, effect) in effects {
             let of = self.effects.entry(dot.incarnation).or_default();
             if of

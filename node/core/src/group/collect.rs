@@ -308,7 +308,9 @@ impl Group {
             Machine::Data(shard) => {
                 let command = Command::decode(&entry.data)?;
                 let before = shard.meta().incarnation;
-                let applied = shard.apply(entry.index, &command, context.work)?;
+                let observed = context.observe.then(|| command.clone());
+                let applied = shard.apply(entry.index, command, context.work)?;
+                let own = shard.meta().incarnation;
                 let outcomes = applied.outcomes.into_iter();
                 self.outcomes.extend(
                     outcomes.map(|(waiter, op_id, outcome)| Outcome::Write(waiter, op_id, outcome)),
@@ -324,7 +326,7 @@ impl Group {
                         });
                     }
                 }
-                if context.observe {
+                if let Some(command) = observed {
                     observe_stored((self.id, entry.index), context.work, context.out)?;
                     observe_stages(&command, context.out);
                 }
@@ -353,6 +355,7 @@ impl Group {
                     Applied {
                         effects: applied.effects,
                         rewind: applied.rewind,
+                        own,
                         left,
                     },
                     leads,

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use meridian_causal::{Hlc, Incarnation};
+use meridian_causal::Incarnation;
 
 use super::pace::{Pace, Replay};
 use crate::command::{Effect, Op};
@@ -19,13 +19,27 @@ use crate::command::{Effect, Op};
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Merges {
-    waiting: VecDeque<Op>,
+    /// None is empty.
+    waiting: BTreeMap<Incarnation, VecDeque<Chunk>>,
     replays: BTreeMap<Incarnation, Replay>,
 }
 
+/// Effects that follow one another; never empty.
+#[derive(Debug)]
+struct Chunk {
+    /// Counter of the first.
+    first: u64,
+    effects: VecDeque<Effect>,
+}
+
 impl Merges {
-    pub(crate) fn push(&mut self, merge: Op) {
-        self.waiting.push_back(merge);
+    /// Effects of an incarnation, from a counter on.
+    pub(crate) fn push(&mut self, incarnation: Incarnation, first: u64, effects: Vec<Effect>) {
+        if !effects.is_empty() {
+            let effects = VecDeque::from(effects);
+            let chunks = self.waiting.entry(incarnation).or_default();
+            chunks.push_back(Chunk { first, effects });
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,94 +53,63 @@ impl Merges {
 
     /// Whether any may go now: of each incarnation, what has waited longest.
     pub(crate) fn is_due(&self, pace: &Pace) -> bool {
-        let mut seen: Vec<Incarnation> = Vec::new();
-        self.waiting.iter().any(|op| {
-            let Some((of, written_at)) = first_of(op) else {
-                return true;
-            };
-            let is_first = !seen.contains(&of);
-            seen.push(of);
-            is_first && pace.admits(self.replays.get(&of), written_at)
+        self.waiting.iter().any(|(incarnation, chunks)| {
+            let first = chunks.front().and_then(|chunk| chunk.effects.front());
+            let replay = self.replays.get(incarnation);
+            first.is_none_or(|effect| pace.admits(replay, effect.written_at))
         })
     }
 
-    /// What has waited longest and may go, of about so many bytes; at least one effect, with its transaction. One incarnation does
-    /// not wait for another.
+    /// What has waited longest and may go, of about so many bytes, which the incarnations share; at least one effect, with its
+    /// transaction. One incarnation does not wait for another.
     pub(crate) fn take(&mut self, bytes_max: usize, pace: &mut Pace) -> Vec<Op> {
         let mut taken = Vec::new();
         let mut left = bytes_max.max(1);
-        let mut held: Vec<(Option<Incarnation>, Op)> = Vec::new();
-        while left > 0
-            && let Some(op) = self.waiting.pop_front()
-        {
-            let of = first_of(&op).map(|(of, _)| of);
-            if held.iter().any(|(one, _)| *one == of) {
-                held.push((of, op));
-                continue;
+        let mut sharing = self.waiting.len();
+        self.waiting.retain(|incarnation, chunks| {
+            let mut share = left.div_ceil(sharing.max(1));
+            sharing = sharing.saturating_sub(1);
+            while share > 0
+                && let Some(chunk) = chunks.front_mut()
+                && let Some(begins_at) = chunk.effects.front().map(|effect| effect.written_at)
+            {
+                let replay = self.replays.entry(*incarnation);
+                let replay = replay.or_insert_with(|| Replay::beginning_at(pace, begins_at));
+                let (count, bytes) = fitting(&chunk.effects, share, (pace, replay));
+                let Some(merge) = chunk.take(*incarnation, count) else {
+                    break;
+                };
+                taken.push(merge);
+                share = share.saturating_sub(bytes);
+                left = left.saturating_sub(bytes);
+                if !chunk.effects.is_empty() {
+                    break;
+                }
+                chunks.pop_front();
             }
-            let (now, bytes, rest) = self.part(op, left, pace);
-            left = left.saturating_sub(bytes);
-            taken.extend(now);
-            held.extend(rest.map(|rest| (of, rest)));
-        }
-        for (_, op) in held.into_iter().rev() {
-            self.waiting.push_front(op);
-        }
+            !chunks.is_empty()
+        });
         taken
-    }
-
-    /// A merge of about so many bytes, the bytes, and the rest.
-    fn part(
-        &mut self,
-        op: Op,
-        bytes_max: usize,
-        pace: &mut Pace,
-    ) -> (Option<Op>, usize, Option<Op>) {
-        let Op::Merge {
-            incarnation,
-            first,
-            mut effects,
-        } = op
-        else {
-            let bytes = op.encoded_bytes();
-            return (Some(op), bytes, None);
-        };
-        let begins_at = effects
-            .first()
-            .map_or(Hlc::default(), |effect| effect.written_at);
-        let replay = self.replays.entry(incarnation);
-        let replay = replay.or_insert_with(|| Replay::beginning_at(pace, begins_at));
-        let (count, bytes) = fitting(&effects, bytes_max, (pace, replay));
-        let rest = effects.split_off(count);
-        let merge = |first, effects: Vec<Effect>| {
-            (!effects.is_empty()).then_some(Op::Merge {
-                incarnation,
-                first,
-                effects,
-            })
-        };
-        let next = first.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-        (merge(first, effects), bytes, merge(next, rest))
     }
 }
 
-/// Of a merge, whose effects they are and when the first was written.
-fn first_of(op: &Op) -> Option<(Incarnation, Hlc)> {
-    let Op::Merge {
-        incarnation,
-        effects,
-        ..
-    } = op
-    else {
-        return None;
-    };
-    let first = effects.first()?;
-    Some((*incarnation, first.written_at))
+impl Chunk {
+    /// Takes so many effects off its front.
+    fn take(&mut self, incarnation: Incarnation, count: usize) -> Option<Op> {
+        let effects: Vec<Effect> = self.effects.drain(..count).collect();
+        let first = self.first;
+        self.first = first.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        (!effects.is_empty()).then_some(Op::Merge {
+            incarnation,
+            first,
+            effects,
+        })
+    }
 }
 
 /// How many effects go together, and their bytes.
 fn fitting(
-    effects: &[Effect],
+    effects: &VecDeque<Effect>,
     bytes_max: usize,
     (pace, replay): (&mut Pace, &mut Replay),
 ) -> (usize, usize) {
@@ -150,7 +133,7 @@ fn fitting(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use meridian_causal::{CausalContext, Content, TransactionTag, ZoneId};
+    use meridian_causal::{CausalContext, Content, Hlc, TransactionTag, ZoneId};
 
     use super::*;
 
@@ -169,11 +152,11 @@ mod tests {
     fn waiting(transactions: &[Option<u128>]) -> Merges {
         let mut merges = Merges::default();
         let effects = (1..).zip(transactions);
-        merges.push(Op::Merge {
-            incarnation: Incarnation::new(ZoneId(2), 7),
-            first: 1,
-            effects: effects.map(|(n, id)| effect(n, *id)).collect(),
-        });
+        merges.push(
+            Incarnation::new(ZoneId(2), 7),
+            1,
+            effects.map(|(n, id)| effect(n, *id)).collect(),
+        );
         merges
     }
 
@@ -222,17 +205,12 @@ mod tests {
         let mut other = Replay::beginning_at(&pace, Hlc::new(5_000_000, 0));
         pace.enters(&mut other, Hlc::new(5_000_000, 0), usize::MAX);
         let mut merges = waiting(&[None]);
-        merges.push(Op::Merge {
-            incarnation: Incarnation::new(ZoneId(2), 7),
-            first: 2,
-            effects: vec![
-                Effect {
-                    written_at: Hlc::new(3_000_000, 0),
-                    ..effect(2, None)
-                },
-                effect(3, None),
-            ],
-        });
+        let late = Effect {
+            written_at: Hlc::new(3_000_000, 0),
+            ..effect(2, None)
+        };
+        let incarnation = Incarnation::new(ZoneId(2), 7);
+        merges.push(incarnation, 2, vec![late, effect(3, None)]);
         while merges.is_due(&pace) {
             assert!(!merges.take(usize::MAX, &mut pace).is_empty());
             pace.end();
@@ -243,11 +221,8 @@ mod tests {
     #[test]
     fn several_merges_go_in_one_turn_while_they_fit() {
         let mut merges = waiting(&[None]);
-        merges.push(Op::Merge {
-            incarnation: Incarnation::new(ZoneId(3), 7),
-            first: 9,
-            effects: vec![effect(9, None); 2],
-        });
+        let other = Incarnation::new(ZoneId(3), 7);
+        merges.push(other, 9, vec![effect(9, None); 2]);
         let two = 2 * effect(1, None).encoded_bytes();
         assert_eq!(merges.take(two, &mut Pace::default()).len(), 2);
         assert_eq!(parts(merges, two), [(10, 1)]);

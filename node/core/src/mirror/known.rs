@@ -275,7 +275,9 @@ mod tests {
             let record = VersionKey::encode_record(Header::default(), &set);
             work.put(VersionKey::encode(place, &key(number)), record);
         }
-        engine.write(work.into_batch(), Durability::Synced).unwrap();
+        engine
+            .write(&work.into_batch(), Durability::Synced)
+            .unwrap();
         engine
     }
 

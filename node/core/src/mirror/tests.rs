@@ -121,7 +121,7 @@ impl Mirror {
         let stored = crate::keys::MirrorPartKey::encode(PLACE);
         work.put(stored, crate::keys::MirrorPartKey::encode_record(&state));
         self.engine
-            .write(work.into_batch(), Durability::Synced)
+            .write(&work.into_batch(), Durability::Synced)
             .unwrap();
         self.part.become_state(state);
         true

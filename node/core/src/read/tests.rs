@@ -52,10 +52,10 @@ fn engine(writes: &[(String, Option<Bytes>, bool)]) -> MemoryEngine {
         ops: ops.collect(),
     };
     let mut work = Workspace::new(&engine, false);
-    shard.apply(1, &command, &mut work).unwrap();
+    shard.apply(1, command, &mut work).unwrap();
     shard.save(&mut work);
     let batch = work.into_batch();
-    engine.write(batch, Durability::Buffered).unwrap();
+    engine.write(&batch, Durability::Buffered).unwrap();
     engine
 }
 
@@ -273,7 +273,7 @@ fn a_damaged_record_is_an_error_of_the_read() {
     };
     let mut batch = meridian_storage::Batch::new();
     batch.put(VersionKey::encode(place, b"a"), &b"\x09junk"[..]);
-    engine.write(batch, Durability::Buffered).unwrap();
+    engine.write(&batch, Durability::Buffered).unwrap();
     let key = Bytes::from_static(b"a");
     let from = Bytes::new();
     let scan = Query::Scan {

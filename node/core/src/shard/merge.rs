@@ -13,7 +13,7 @@ impl Step<'_, '_, '_> {
         &mut self,
         incarnation: Incarnation,
         first: u64,
-        effects: &[Effect],
+        effects: Vec<Effect>,
     ) -> Result<(), Error> {
         if incarnation == self.meta.incarnation || first == 0 {
             // Our own effects are here, in whatever number they return; and no effect has counter 0.
@@ -22,20 +22,20 @@ impl Step<'_, '_, '_> {
         let received = self.meta.received.get(incarnation);
         let skipped =
             usize::try_from(received.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
-        let Some(news @ [_, ..]) = effects.get(skipped..) else {
+        if skipped >= effects.len() {
             return Ok(());
-        };
+        }
         if first.saturating_sub(1) > received || self.meta.waits_for_comparison(incarnation) {
             self.refuse(incarnation);
             return Ok(());
         }
-        for effect in news {
+        for effect in effects.into_iter().skip(skipped) {
             self.merge_effect(incarnation, effect)?;
         }
         Ok(())
     }
 
-    fn merge_effect(&mut self, incarnation: Incarnation, effect: &Effect) -> Result<(), Error> {
+    fn merge_effect(&mut self, incarnation: Incarnation, effect: Effect) -> Result<(), Error> {
         let counter = self.meta.received.get(incarnation).checked_add(1);
         let Some(counter) = counter else {
             return Ok(());
@@ -44,14 +44,15 @@ impl Step<'_, '_, '_> {
         let held = self.hold(&effect.key)?;
         let known = held.set.context().covers(dot);
         self.meta.received.advance(incarnation, counter);
-        let context = self.take_effect(dot, effect.clone(), held);
+        let (key, op_id) = (effect.key.clone(), effect.op_id);
+        let context = self.take_effect(dot, effect, held);
         if !known {
-            self.list_returned(&effect.key, &[dot])?;
+            self.list_returned(&key, &[dot])?;
         }
-        if let Some(op_id) = effect.op_id
+        if let Some(op_id) = op_id
             && self.is_to_remember(op_id)?
         {
-            self.enter_op_id(op_id, &effect.key, dot, &context);
+            self.enter_op_id(op_id, &key, dot, &context);
         }
         Ok(())
     }

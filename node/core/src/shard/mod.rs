@@ -31,6 +31,7 @@ mod join;
 mod locks;
 mod merge;
 mod meta;
+mod op_filter;
 mod seal;
 mod step;
 mod transact;
@@ -54,6 +55,7 @@ use crate::record::Header;
 use crate::request::Response;
 use crate::workspace::Workspace;
 
+use op_filter::OpIdFilter;
 use step::Step;
 
 /// A shard of one group, as far as it is held in memory.
@@ -62,6 +64,7 @@ pub struct Shard {
     group: GroupId,
     meta: ShardMeta,
     locks: Locks,
+    op_filter: OpIdFilter,
     planted: PlantedBugs,
     /// Op ids entered up to this index are treated as unknown; 0 unless a bug is planted.
     op_ids_lost_through: u64,
@@ -99,6 +102,7 @@ impl Shard {
             group,
             meta: ShardMeta::new(incarnation),
             locks: Locks::default(),
+            op_filter: OpIdFilter::default(),
             planted,
             op_ids_lost_through: 0,
         }
@@ -123,10 +127,12 @@ impl Shard {
         } else {
             Locks::load(read, group.into())?
         };
+        let op_filter = OpIdFilter::load(read, group.into(), &meta)?;
         Ok(Some(Self {
             group,
             meta,
             locks,
+            op_filter,
             planted,
             op_ids_lost_through,
         }))
@@ -151,7 +157,7 @@ impl Shard {
     pub fn apply(
         &mut self,
         index: u64,
-        command: &Command,
+        command: Command,
         work: &mut Workspace<'_>,
     ) -> Result<Applied, Error> {
         if index <= self.meta.applied {
@@ -167,8 +173,15 @@ impl Shard {
             },
             work,
         );
-        for op in &command.ops {
-            step.op(op)?;
+        for op in command.ops {
+            match op {
+                Op::Merge {
+                    incarnation,
+                    first,
+                    effects,
+                } => step.merge(incarnation, first, effects)?,
+                op => step.op(&op)?,
+            }
         }
         Ok(step.finish())
     }
@@ -204,7 +217,7 @@ impl Step<'_, '_, '_> {
                 incarnation,
                 first,
                 effects,
-            } => self.merge(*incarnation, *first, effects),
+            } => self.merge(*incarnation, *first, effects.clone()),
             Op::CompareBegin { source, snapshot } => {
                 self.compare_begin(*source, snapshot);
                 Ok(())

@@ -1,7 +1,7 @@
 //! Op ids: how a retry takes effect once (protocol rule 16).
 //!
 //! Invariants:
-//! * every remembered op id is named by the order record of the log entry that entered it;
+//! * every remembered op id is named by the order record of the log entry that entered it, and may be held by the filter;
 //! * what is forgotten has a stamp below the floor, so a later retry is told that its outcome is unknown.
 
 use std::ops::ControlFlow;
@@ -51,6 +51,9 @@ impl Step<'_, '_, '_> {
     }
 
     pub(super) fn known(&self, op_id: OpId) -> Result<Option<OpIdRecord>, Error> {
+        if !self.op_filter.may_hold(op_id.id) {
+            return Ok(None);
+        }
         let stored = OpIdKey::encode(self.place, op_id.id);
         let Some(record) = self.get(&stored)? else {
             return Ok(None);
@@ -86,6 +89,7 @@ impl Step<'_, '_, '_> {
         self.meta.op_count = self.meta.op_count.saturating_add(1);
         self.entered.stamp_ms_max = self.entered.stamp_ms_max.max(op_id.stamp_ms);
         self.entered.ids.push(op_id.id);
+        self.op_filter.enter(self.header.index, op_id.id);
     }
 
     /// Forgets what entries up to `through_index` have entered: of the oldest ones at most [`OP_ID_EVICTIONS_MAX`]
@@ -119,6 +123,7 @@ impl Step<'_, '_, '_> {
         if more.is_continue() {
             self.meta.op_first_index = self.meta.op_first_index.max(last.saturating_add(1));
         }
+        self.op_filter.forget_before(self.meta.op_first_index);
         Ok(())
     }
 }

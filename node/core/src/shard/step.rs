@@ -3,6 +3,7 @@
 use meridian_causal::Dot;
 use meridian_storage::Read;
 
+use super::op_filter::OpIdFilter;
 use super::versions::Facts;
 use super::{Applied, Locks, Shard, ShardMeta};
 use crate::command::Effect;
@@ -23,6 +24,7 @@ pub(super) struct Step<'s, 'w, 'e> {
     pub(super) op_ids_lost_through: u64,
     pub(super) meta: &'s mut ShardMeta,
     pub(super) locks: &'s mut Locks,
+    pub(super) op_filter: &'s mut OpIdFilter,
     pub(super) work: &'w mut Workspace<'e>,
     pub(super) applied: Applied,
     /// Op ids this entry has entered.
@@ -48,6 +50,7 @@ impl<'s, 'w, 'e> Step<'s, 'w, 'e> {
             op_ids_lost_through: shard.op_ids_lost_through,
             meta: &mut shard.meta,
             locks: &mut shard.locks,
+            op_filter: &mut shard.op_filter,
             work,
             applied: Applied::default(),
             entered: OpOrder::default(),

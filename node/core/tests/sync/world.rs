@@ -120,7 +120,7 @@ impl World {
         core.step(now, input, &mut out);
         while let Some(turn) = core.turn(now, &mut out) {
             self.engines[node]
-                .write(turn.batch, turn.durability)
+                .write(&turn.batch, turn.durability)
                 .unwrap();
             core.wrote(now, &mut out);
         }

@@ -181,7 +181,7 @@ impl World {
             core.step(now, input, &mut out);
             while let Some(turn) = core.turn(now, &mut out) {
                 self.turn_bytes = self.turn_bytes.max(turn.batch.size_bytes());
-                engine.write(turn.batch, turn.durability).unwrap();
+                engine.write(&turn.batch, turn.durability).unwrap();
                 core.wrote(now, &mut out);
             }
         }

@@ -228,7 +228,7 @@ impl World {
                 break;
             }
             let engine = &self.engines[node];
-            engine.write(turn.batch, turn.durability).unwrap();
+            engine.write(&turn.batch, turn.durability).unwrap();
             core.wrote(now, &mut out);
         }
         if comes_to(self.deadly, &out) {

@@ -128,7 +128,7 @@ impl Read for MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StorageError> {
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StorageError> {
         self.disk().write(batch, durability)
     }
 

@@ -59,7 +59,7 @@ impl Disk {
 
     pub(super) fn write(
         &mut self,
-        batch: Batch,
+        batch: &Batch,
         durability: Durability,
     ) -> Result<(), StorageError> {
         self.check_poison()?;
@@ -117,16 +117,17 @@ impl Disk {
         }
     }
 
-    fn apply(&mut self, batch: Batch) {
+    fn apply(&mut self, batch: &Batch) {
         for op in batch {
             match op {
                 Op::Put { key, value } => {
-                    let before = self.set(key.clone(), value);
+                    let key = key.clone();
+                    let before = self.set(key.clone(), value.clone());
                     self.undo.push(Undo { key, before });
                 }
-                Op::Delete { key } => self.delete(key),
+                Op::Delete { key } => self.delete(key.clone()),
                 Op::DeleteRange { from, to } => {
-                    for key in self.keys_between(&from, &to) {
+                    for key in self.keys_between(from, to) {
                         self.delete(key);
                     }
                 }

@@ -35,6 +35,10 @@ use space::Space;
 
 pub use options::RocksOptions;
 
+/// What RocksDB puts before a batch, and beside the key and value of each change: so that the batch is not copied as it grows.
+const BATCH_HEAD_BYTES: usize = 12;
+const BATCH_OP_BYTES: usize = 12;
+
 /// Column families are fixed at opening, so no lock is needed to find them.
 type Db = DBWithThreadMode<SingleThreaded>;
 
@@ -107,7 +111,8 @@ impl Inner {
             Family::State => state,
             Family::Log => log,
         };
-        let mut encoded = WriteBatch::default();
+        let encoded_bytes = BATCH_HEAD_BYTES + batch.size_bytes() + BATCH_OP_BYTES * batch.len();
+        let mut encoded = WriteBatch::with_capacity_bytes(encoded_bytes);
         for op in batch {
             match op {
                 Op::Put { key, value } => encoded.put_cf(handle(Family::of(key)), key, value),
@@ -203,8 +208,8 @@ impl Read for RocksEngine {
 }
 
 impl Engine for RocksEngine {
-    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StorageError> {
-        self.inner.write(&batch, durability)
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StorageError> {
+        self.inner.write(batch, durability)
     }
 
     fn view(&self) -> Result<Box<dyn View>, StorageError> {

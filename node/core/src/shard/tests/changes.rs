@@ -276,7 +276,7 @@ fn a_missing_change_is_damage_and_never_a_gap() {
     let a = mixed();
     let mut batch = Batch::new();
     batch.delete(OutboxKey::encode(PLACE, Dot::new(incarnation(2), 2)));
-    a.engine.write(batch, Durability::Buffered).unwrap();
+    a.engine.write(&batch, Durability::Buffered).unwrap();
     let (group, start) = (a.shard.group(), a.position(0));
     let page = changes::page(&a.engine, group, start, &everything(), ALL);
     assert!(matches!(page, Err(Error::Corruption { .. })), "{page:?}");
@@ -298,7 +298,7 @@ fn a_replica_that_installs_an_image_or_is_none_shows_nothing() {
         let mut work = Workspace::new(&a.engine, false);
         log.save(&mut work);
         let batch = work.into_batch();
-        a.engine.write(batch, Durability::Buffered).unwrap();
+        a.engine.write(&batch, Durability::Buffered).unwrap();
         let after = Position::default();
         let page = changes::page(&a.engine, group, after, &everything(), ALL).unwrap();
         assert_eq!(page == Changes::Absent, installing);

@@ -236,7 +236,7 @@ fn a_damaged_record_is_an_error_and_never_a_panic() {
                 let mut zone = full();
                 let mut batch = Batch::new();
                 batch.put(stored.clone(), damaged.clone());
-                zone.engine.write(batch, Durability::Buffered).unwrap();
+                zone.engine.write(&batch, Durability::Buffered).unwrap();
                 let error = use_everything(&mut zone).unwrap_err();
                 let Error::Corruption { detail } = &error else {
                     panic!("{error:?}")
@@ -262,7 +262,7 @@ fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
         let mut zone = full();
         let mut batch = Batch::new();
         batch.put(stored.clone(), bytes("\u{7}"));
-        zone.engine.write(batch, Durability::Buffered).unwrap();
+        zone.engine.write(&batch, Durability::Buffered).unwrap();
         let loaded = Shard::load(group, &zone.engine, PlantedBugs::default()).map(|_| ());
         let op = WriteOp {
             key: bytes("conflict"),
@@ -292,7 +292,7 @@ fn an_effect_missing_from_the_outbox_is_corruption() {
     let mut zone = full();
     let mut batch = Batch::new();
     batch.delete(OutboxKey::encode(PLACE, Dot::new(incarnation(1), 1)));
-    zone.engine.write(batch, Durability::Buffered).unwrap();
+    zone.engine.write(&batch, Durability::Buffered).unwrap();
     let through = VersionVector::from_iter([(incarnation(1), 1)]);
     let error = zone.try_entry(vec![Op::Trim { through }]).unwrap_err();
     assert!(matches!(error, Error::Corruption { .. }), "{error:?}");

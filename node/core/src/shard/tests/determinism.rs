@@ -115,12 +115,14 @@ fn run(commands: &[Command], turns: &[usize]) -> (Vec<u64>, Vec<(Bytes, Bytes)>)
         for command in turn {
             zone.index += 1;
             work.begin_entry();
-            zone.shard.apply(zone.index, command, &mut work).unwrap();
+            zone.shard
+                .apply(zone.index, command.clone(), &mut work)
+                .unwrap();
             hashes.push(work.entry_hash());
         }
         zone.shard.save(&mut work);
         let batch = work.into_batch();
-        zone.engine.write(batch, Durability::Buffered).unwrap();
+        zone.engine.write(&batch, Durability::Buffered).unwrap();
     }
     zone.check();
     let mut all = Vec::new();

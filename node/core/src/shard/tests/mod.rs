@@ -104,7 +104,7 @@ impl Zone {
         let result = act(&mut self.shard, &mut work);
         self.shard.save(&mut work);
         let batch = work.into_batch();
-        self.engine.write(batch, Durability::Buffered).unwrap();
+        self.engine.write(&batch, Durability::Buffered).unwrap();
         result
     }
 
@@ -117,7 +117,7 @@ impl Zone {
         };
         let command = Command::decode(&command.encode()).unwrap();
         let index = self.index;
-        self.turn(|shard, work| shard.apply(index, &command, work))
+        self.turn(|shard, work| shard.apply(index, command, work))
     }
 
     fn entry(&mut self, ops: Vec<Op>) -> Applied {

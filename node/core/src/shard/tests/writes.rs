@@ -155,7 +155,7 @@ fn an_entry_applied_twice_changes_nothing_the_second_time() {
     let mut work = Workspace::new(&zone.engine, false);
     for index in 0..=zone.index {
         assert_eq!(
-            zone.shard.apply(index, &command, &mut work),
+            zone.shard.apply(index, command.clone(), &mut work),
             Ok(Applied::default())
         );
     }
