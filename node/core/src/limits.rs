@@ -41,10 +41,10 @@ pub const REPLAY_TENTHS: u64 = 44;
 pub const BACKLOG_AGE_MS: u64 = 1_000;
 
 /// Milliseconds between two portions of a backlog: most writes of clients meet none.
-pub const BACKLOG_EVERY_MS: u64 = 20;
+pub const BACKLOG_EVERY_MS: u64 = 5;
 
 /// Bytes of a portion, of all groups of a core: 6 MB/s, some 40,000 small writes a second.
-pub const BACKLOG_TURN_BYTES: usize = 128 << 10;
+pub const BACKLOG_TURN_BYTES: usize = 32 << 10;
 
 /// Milliseconds of writing that a replay may make up for: what comes while a core is at something else.
 pub const REPLAY_CREDIT_MS: u64 = 200;
@@ -73,11 +73,11 @@ pub const RECORD_CACHE_SLOT_BYTES: usize = 256;
 /// One effect always fits, and the rest of its transaction.
 pub const EXCHANGE_CHUNK_BYTES: usize = 32 << 10;
 
-/// Chunks that are read back from the store in answer to one acknowledgement: twice what it acknowledges, so that the
+/// Chunks of what is not fresh that are sent in answer to one acknowledgement: twice what it acknowledges, so that the
 /// window opens, and no more, since reading them holds a core up.
 pub const EXCHANGE_CHUNKS_READ: usize = 2;
 
-/// Bytes of effects read back from the store that are in flight to one zone for one shard: 1.8 MB/s per shard over a round trip
+/// Bytes of effects that are in flight to one zone for one shard when others that are not fresh are sent: 1.8 MB/s per shard over a round trip
 /// of 140 ms. More would be read, sent and taken in at once when links are whole again, and only wait at the other end.
 pub const EXCHANGE_BACKLOG_BYTES: usize = 256 << 10;
 

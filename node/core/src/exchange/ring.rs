@@ -46,6 +46,15 @@ impl Ring {
         }
     }
 
+    /// The effect after counter `after`, if it is here.
+    pub(super) fn next(&self, incarnation: Incarnation, after: u64) -> Option<&Effect> {
+        let of = self.effects.get(&incarnation)?;
+        let first = of.front().map(|(counter, _)| *counter)?;
+        let skip = after.saturating_add(1).checked_sub(first)?;
+        let (_, effect) = of.get(usize::try_from(skip).ok()?)?;
+        Some(effect)
+    }
+
     /// The effects after counter `after`, at most about `max_bytes` of them, but never part of a transaction's; `None` when the ring does not reach back
     /// that far.
     pub(super) fn read(

@@ -1,7 +1,7 @@
 //! The sending side: a window of effects in flight to each zone that subscribes.
 //!
-//! What was applied just now is sent from memory. What is older is read back from the store: in small chunks, and only in
-//! answer to what the other side says, so that catching up goes at its pace and holds nobody up here.
+//! What was applied just now is sent from memory, at once. What is older, in memory or read back from the store, goes in small
+//! chunks, and only in answer to what the other side says: so catching up goes at its pace and holds nobody up here.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,8 @@ use crate::command::Effect;
 use crate::group::Group;
 use crate::ids::{NodeId, Side};
 use crate::limits::{
-    EXCHANGE_BACKLOG_BYTES, EXCHANGE_CHUNK_BYTES, EXCHANGE_CHUNKS_READ, EXCHANGE_WINDOW_BYTES,
+    BACKLOG_AGE_MS, EXCHANGE_BACKLOG_BYTES, EXCHANGE_CHUNK_BYTES, EXCHANGE_CHUNKS_READ,
+    EXCHANGE_WINDOW_BYTES,
 };
 use crate::message::Exchange;
 use crate::shard::{Shard, outbox};
@@ -28,6 +29,10 @@ const RESEND_MS: u64 = 2_000;
 
 /// Least time between two requests to compare.
 const MUST_COMPARE_MS: u64 = 1_000;
+
+fn is_backlog(effect: &Effect, now: Now) -> bool {
+    now.wall_ms.saturating_sub(effect.written_at.wall_ms()) > BACKLOG_AGE_MS
+}
 
 /// The sender of one shard.
 #[derive(Default)]
@@ -173,7 +178,7 @@ impl Group {
         }
     }
 
-    /// Sends a zone what it lacks, at most so many chunks of it read back from the store.
+    /// Sends a zone what it lacks, at most so many chunks of what is not fresh.
     fn pump(&mut self, side: Side, chunks_read: usize, context: &mut ExchangeContext<'_>) {
         let Some(link) = self.exchange.sender.links.get(&side) else {
             return;
@@ -230,14 +235,17 @@ impl Group {
             let room = EXCHANGE_WINDOW_BYTES
                 .saturating_sub(link.flight_bytes)
                 .min(EXCHANGE_CHUNK_BYTES);
-            let effects = match self.exchange.ring.read(incarnation, after, room) {
-                Some(effects) => effects,
-                None if chunks_read == 0 || link.flight_bytes >= EXCHANGE_BACKLOG_BYTES => return,
-                None => {
-                    chunks_read -= 1;
-                    self.read_back((incarnation, after), room, context)
+            let ring = &self.exchange.ring;
+            let next = ring.next(incarnation, after);
+            if next.is_none_or(|effect| is_backlog(effect, context.now)) {
+                if chunks_read == 0 || link.flight_bytes >= EXCHANGE_BACKLOG_BYTES {
+                    return;
                 }
-            };
+                chunks_read -= 1;
+            }
+            let effects = ring
+                .read(incarnation, after, room)
+                .unwrap_or_else(|| self.read_back((incarnation, after), room, context));
             if effects.is_empty() {
                 return;
             }
