@@ -1,19 +1,19 @@
 //! Version vectors: per incarnation, how many of its writes are meant, without a gap.
 //!
-//! The map, its join and its lookup are those of [`crdts::VClock`]. What is added here is what a log and a disk need:
-//! a join that takes its argument by reference, the meet, and canonical bytes.
-
-use crdts::{CmRDT, VClock};
+//! A vector is read, copied and written with every write of a key, and names as many incarnations as there are zones, rarely more:
+//! so it is a sorted list in one piece, not a tree. Its meaning is that of `crdts::VClock`, which the tests hold it against; beside
+//! it there is what a log and a disk need: a join that takes its argument by reference, the meet, and canonical bytes.
 
 use crate::codec::{DecodeError, Reader, put_incarnation, put_len, put_varint, serde_by_bytes};
 use crate::{Dot, Incarnation};
 
 /// Covers the writes 1 to n of each incarnation it names.
 ///
-/// Invariant: no entry is zero, so that equal coverage is an equal map and equal bytes.
+/// Invariants: entries are sorted by incarnation, each named once; and no entry is zero, so that equal coverage is an equal list and
+/// equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct VersionVector {
-    clock: VClock<Incarnation>,
+    entries: Vec<(Incarnation, u64)>,
 }
 
 impl VersionVector {
@@ -24,7 +24,14 @@ impl VersionVector {
 
     /// Up to which counter `incarnation` is covered; 0 when it is not named.
     pub fn get(&self, incarnation: Incarnation) -> u64 {
-        self.clock.get(&incarnation)
+        let mut entries = self.entries.iter();
+        let entry = entries.find(|(named, _)| *named >= incarnation);
+        entry.map_or(
+            0,
+            |(named, counter)| {
+                if *named == incarnation { *counter } else { 0 }
+            },
+        )
     }
 
     /// Whether the write is among those covered.
@@ -34,7 +41,21 @@ impl VersionVector {
 
     /// Covers `incarnation` at least up to `counter`.
     pub fn advance(&mut self, incarnation: Incarnation, counter: u64) {
-        self.clock.apply(crdts::Dot::new(incarnation, counter));
+        if counter == 0 {
+            return;
+        }
+        let is_behind = |(of, _): &(Incarnation, u64)| *of < incarnation;
+        if self.entries.last().is_none_or(is_behind) {
+            // As they are read.
+            self.entries.push((incarnation, counter));
+            return;
+        }
+        let place = self.entries.iter().take_while(|entry| is_behind(entry));
+        let place = place.count();
+        match self.entries.get_mut(place) {
+            Some((of, covered)) if *of == incarnation => *covered = counter.max(*covered),
+            Some(_) | None => self.entries.insert(place, (incarnation, counter)),
+        }
     }
 
     /// Covers in addition what `other` covers.
@@ -46,7 +67,7 @@ impl VersionVector {
 
     /// Covers only what `other` covers too: what both are known to have.
     pub fn meet(&mut self, other: &Self) {
-        self.clock.dots.retain(|incarnation, counter| {
+        self.entries.retain_mut(|(incarnation, counter)| {
             *counter = other.get(*incarnation).min(*counter);
             *counter > 0
         });
@@ -61,25 +82,23 @@ impl VersionVector {
 
     /// The entries, sorted by incarnation.
     pub fn iter(&self) -> impl Iterator<Item = (Incarnation, u64)> + '_ {
-        self.clock
-            .dots
-            .iter()
-            .map(|(incarnation, counter)| (*incarnation, *counter))
+        self.entries.iter().copied()
     }
 
     /// Whether nothing is covered.
     pub fn is_empty(&self) -> bool {
-        self.clock.is_empty()
+        self.entries.is_empty()
     }
 
     /// How many incarnations are named.
     pub fn len(&self) -> usize {
-        self.clock.dots.len()
+        self.entries.len()
     }
 
     /// Forgets `incarnation`, and says up to which counter it was covered.
     pub fn remove(&mut self, incarnation: Incarnation) -> u64 {
-        self.clock.dots.remove(&incarnation).unwrap_or(0)
+        let place = self.entries.iter().position(|(of, _)| *of == incarnation);
+        place.map_or(0, |place| self.entries.remove(place).1)
     }
 
     /// Appends the canonical bytes.
@@ -94,9 +113,12 @@ impl VersionVector {
     /// Reads what [`VersionVector::encode`] wrote, and nothing else.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let mut vector = Self::new();
+        let count = reader.count(ENTRY_BYTES_MIN)?;
+        let mut vector = Self {
+            entries: Vec::with_capacity(count),
+        };
         let mut previous = None;
-        for _ in 0..reader.count(ENTRY_BYTES_MIN)? {
+        for _ in 0..count {
             let incarnation = reader.incarnation()?;
             let counter = reader.varint()?;
             if previous.replace(incarnation) >= Some(incarnation) {
@@ -131,6 +153,7 @@ serde_by_bytes!(VersionVector);
 mod tests {
     use super::*;
     use crate::ZoneId;
+    use crdts::{CmRDT, CvRDT, VClock};
     use proptest::prelude::*;
 
     fn incarnation(zone: u16) -> Incarnation {
@@ -146,6 +169,20 @@ mod tests {
 
     fn any_vector() -> impl Strategy<Value = VersionVector> {
         prop::collection::vec((0..5u16, 0..9u64), 0..6).prop_map(|entries| vector(&entries))
+    }
+
+    /// What `crdts` makes of the same steps.
+    fn clock(entries: &[(u16, u64)]) -> VClock<Incarnation> {
+        let mut clock = VClock::new();
+        for (zone, counter) in entries {
+            clock.apply(crdts::Dot::new(incarnation(*zone), *counter));
+        }
+        clock
+    }
+
+    fn same(vector: &VersionVector, clock: &VClock<Incarnation>) -> bool {
+        let entries = clock.dots.iter().map(|(of, counter)| (*of, *counter));
+        vector.iter().eq(entries)
     }
 
     #[test]
@@ -189,6 +226,22 @@ mod tests {
             prop_assert!(a.includes(&meet) && b.includes(&meet));
             prop_assert_eq!(probe.includes(&join), probe.includes(&a) && probe.includes(&b));
             prop_assert_eq!(meet.includes(&probe), a.includes(&probe) && b.includes(&probe));
+        }
+
+        #[test]
+        fn it_is_the_clock_of_crdts(
+            a in prop::collection::vec((0..5u16, 0..9u64), 0..9),
+            b in prop::collection::vec((0..5u16, 0..9u64), 0..9),
+        ) {
+            let (mut v, mut c) = (vector(&a), clock(&a));
+            prop_assert!(same(&v, &c));
+            for zone in 0..5 {
+                prop_assert_eq!(v.get(incarnation(zone)), c.get(&incarnation(zone)));
+            }
+            prop_assert_eq!(v.includes(&vector(&b)), c >= clock(&b));
+            v.join(&vector(&b));
+            c.merge(clock(&b));
+            prop_assert!(same(&v, &c));
         }
 
         #[test]

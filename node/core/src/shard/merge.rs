@@ -3,8 +3,10 @@
 use meridian_causal::{Dot, Incarnation};
 
 use super::step::Step;
+use crate::catalog::key_hash;
 use crate::command::Effect;
 use crate::error::Error;
+use crate::keys::OpIdRecord;
 
 impl Step<'_, '_, '_> {
     /// Skips the counters that are here, applies from the next one on; does nothing when there is a gap or when a
@@ -44,15 +46,23 @@ impl Step<'_, '_, '_> {
         let held = self.hold(&effect.key)?;
         let known = held.set.context().covers(dot);
         self.meta.received.advance(incarnation, counter);
-        let (key, op_id) = (effect.key.clone(), effect.op_id);
+        let remembered = match effect.op_id {
+            Some(op_id) if self.is_to_remember(op_id)? => Some((op_id, key_hash(&effect.key))),
+            Some(_) | None => None,
+        };
+        let returned = (!known && self.meta.base.is_some()).then(|| effect.key.clone());
         let context = self.take_effect(dot, effect, held);
-        if !known {
+        if let Some(key) = returned {
             self.list_returned(&key, &[dot])?;
         }
-        if let Some(op_id) = op_id
-            && self.is_to_remember(op_id)?
-        {
-            self.enter_op_id(op_id, &key, dot, &context);
+        if let Some((op_id, key_hash)) = remembered {
+            let operation = OpIdRecord {
+                dot,
+                context,
+                key_hash,
+                stamp_ms: op_id.stamp_ms,
+            };
+            self.enter_operation(op_id, &operation);
         }
         Ok(())
     }

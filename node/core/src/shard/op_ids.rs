@@ -76,12 +76,12 @@ impl Step<'_, '_, '_> {
             key_hash: key_hash(key),
             stamp_ms: op_id.stamp_ms,
         };
-        self.enter_operation(op_id, operation);
+        self.enter_operation(op_id, &operation);
     }
 
     /// Remembers an operation.
-    pub(super) fn enter_operation(&mut self, op_id: OpId, operation: OpIdRecord) {
-        let record = OpIdKey::encode_record(self.header, &operation);
+    pub(super) fn enter_operation(&mut self, op_id: OpId, operation: &OpIdRecord) {
+        let record = OpIdKey::encode_record(self.header, operation);
         self.work.put(OpIdKey::encode(self.place, op_id.id), record);
         if self.meta.op_count == 0 {
             self.meta.op_first_index = self.header.index;
