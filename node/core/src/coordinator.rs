@@ -27,6 +27,7 @@ use crate::catalog::shard_of;
 use crate::command::Op;
 use crate::core::Core;
 use crate::error::{EffectOf, Error};
+use crate::group::Group;
 use crate::ids::{GroupId, NodeId, ShardId};
 use crate::inner::{InnerRequest, InnerResponse, Prepare};
 use crate::limits::{
@@ -36,7 +37,7 @@ use crate::limits::{
 use crate::output::{Observation, Outputs, Stage};
 use crate::request::Response;
 use crate::route::Routed;
-use crate::shard::{op_ids, results};
+use crate::shard::results;
 use crate::time::Now;
 use crate::transaction::{Action, ActionResult, Compare, Transacted, Transaction, TransactionId};
 use crate::two_phase::{DecideOp, Part, TransactOp, Verdict, Vote};
@@ -118,8 +119,9 @@ impl Core {
     /// An earlier attempt has taken effect: nobody else need be asked. It is said through the log, and its results are not
     /// known any more.
     fn remembers(&self, group: GroupId, op_id: OpId) -> bool {
-        let known = op_ids::is_known(&*self.engine, group, op_id);
-        known.unwrap_or(false)
+        let shard = self.groups.get(&group).and_then(Group::shard);
+        let known = shard.map(|shard| shard.remembers(&*self.engine, op_id));
+        known.is_some_and(|known| known.unwrap_or(false))
     }
 
     fn check_transaction(&self, transaction: &Transaction) -> Result<(), Error> {

@@ -41,10 +41,10 @@ pub const REPLAY_TENTHS: u64 = 44;
 pub const BACKLOG_AGE_MS: u64 = 1_000;
 
 /// Milliseconds between two portions of a backlog: most writes of clients meet none.
-pub const BACKLOG_EVERY_MS: u64 = 5;
+pub const BACKLOG_EVERY_MS: u64 = 12;
 
 /// Bytes of a portion, of all groups of a core: 6 MB/s, some 40,000 small writes a second.
-pub const BACKLOG_TURN_BYTES: usize = 32 << 10;
+pub const BACKLOG_TURN_BYTES: usize = 96 << 10;
 
 /// Milliseconds of writing that a replay may make up for: what comes while a core is at something else.
 pub const REPLAY_CREDIT_MS: u64 = 200;

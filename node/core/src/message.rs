@@ -147,7 +147,7 @@ pub enum Exchange {
     CompareRecall {
         /// Names the comparison.
         session: u64,
-        /// The op id to begin with, 16 bytes, or empty: the first.
+        /// Where to begin, as an answer said, or empty: at the first.
         from: Bytes,
         /// What the receiver has.
         received: VersionVector,
@@ -158,11 +158,11 @@ pub enum Exchange {
         session: u64,
         /// As asked.
         from: Bytes,
-        /// The op id to go on with; empty: these were the last.
+        /// Where to go on; empty: these were the last.
         next: Bytes,
         /// Stamps below this are forgotten there.
         floor_ms: u64,
-        /// Op ids and the records of what they did.
+        /// Op ids and what they did.
         operations: Vec<(Bytes, Bytes)>,
     },
     /// From the sender: it does not know the session (any more); open another.

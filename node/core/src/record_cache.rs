@@ -233,7 +233,7 @@ mod tests {
                 Change::Put(number, len) => batch.put(key(*number), vec![*number; *len]),
                 Change::Delete(number) => batch.delete(key(*number)),
                 Change::DeleteRange(from, to) => batch.delete_range(key(*from), key(*to)),
-                Change::Other(number) => batch.put(vec![Kind::OpId as u8, *number], vec![1]),
+                Change::Other(number) => batch.put(vec![Kind::OpOrder as u8, *number], vec![1]),
             }
         }
         batch

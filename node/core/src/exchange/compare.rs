@@ -74,7 +74,7 @@ enum Phase {
     Hashing(Bytes),
     /// Waits for the states of this range.
     Fetching(Bytes, Bytes),
-    /// Waits for operations that the view remembers, from this op id on.
+    /// Waits for operations that the view remembers, from this place on.
     Recalling(Bytes),
     /// `CompareEnd` is proposed; waits for it to be applied.
     Ending,

@@ -42,8 +42,8 @@ pub use mirror::{
     HeldGeneration, MirrorChangeKey, MirrorPart, MirrorPartKey, MirrorPointer, MirrorPointerKey,
     MirrorVersionKey, PartialGeneration, mirror_ranges,
 };
-pub use op_id::{OpIdKey, OpIdRecord};
-pub use op_order::{OpOrder, OpOrderKey};
+pub use op_id::OpIdRecord;
+pub use op_order::{OpOrder, OpOrderKey, OpOrderSummary, StoredOpOrder};
 pub use outbox::{OutboxFrame, OutboxKey, OutboxRecord};
 pub use peer_stores::PeerStoreKey;
 pub use returned::{Became, ReturnedCounts, ReturnedKey, ReturnedWrite};
@@ -67,9 +67,9 @@ pub enum Kind {
     Conflict = 0x02,
     /// A tombstone of a key that holds nothing else: rest is its dot, the value names the key.
     Tombstone = 0x03,
-    /// What a remembered operation did: rest is its id.
+    /// Reserved: what a remembered operation did, by its id.
     OpId = 0x04,
-    /// Op ids that a log entry entered: rest is its index.
+    /// What the operations of a log entry did: rest is its index.
     OpOrder = 0x05,
     /// What a group knows of its shard: rest is zone and epoch.
     ShardMeta = 0x06,
@@ -219,12 +219,11 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
 }
 
 /// The kinds of state that belong to a shard and travel in its group image.
-const SHARD_STATE: [Kind; 13] = [
+const SHARD_STATE: [Kind; 12] = [
     Kind::Version,
     Kind::Conflict,
     Kind::Returned,
     Kind::Tombstone,
-    Kind::OpId,
     Kind::OpOrder,
     Kind::Intent,
     Kind::Decision,

@@ -4,17 +4,9 @@ use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot};
 use serde::{Deserialize, Serialize};
 
-use super::tombstone::read_sixteen;
-use super::{Kind, Place, at, key};
-use crate::error::Error;
-use crate::record::{self, Header};
+use crate::record::{self, RecordError};
 
-const FORMAT: u8 = 1;
-
-/// `[OpId][keyspace][shard][id u128 BE]` to an [`OpIdRecord`]. The record's header names the log entry that entered it.
-pub struct OpIdKey;
-
-/// What a remembered operation did.
+/// What a remembered operation did. It is stored with the others of its log entry, in an [`OpOrder`](super::OpOrder).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpIdRecord {
     /// The dot it got.
@@ -27,30 +19,17 @@ pub struct OpIdRecord {
     pub stamp_ms: u64,
 }
 
-impl OpIdKey {
-    /// The stored key.
-    pub fn encode(place: Place, id: u128) -> Vec<u8> {
-        key(Kind::OpId, place, &id.to_be_bytes())
+impl OpIdRecord {
+    /// Its bytes: postcard.
+    pub fn encode(&self) -> Bytes {
+        Bytes::from(record::append(Vec::new(), self))
     }
 
-    /// The op id without its stamp.
-    pub fn id(stored: &[u8]) -> Result<u128, Error> {
-        read_sixteen(stored).map(u128::from_be_bytes)
-    }
-
-    /// All from an op id on.
-    pub fn range(place: Place, from: u128) -> (Vec<u8>, Vec<u8>) {
-        let last = Self::encode(place, u128::MAX);
-        (Self::encode(place, from), super::successor(&last))
-    }
-
-    /// The record.
-    pub fn encode_record(header: Header, operation: &OpIdRecord) -> Bytes {
-        record::encode(FORMAT, header, operation, 64)
-    }
-
-    /// Reads a record.
-    pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<(Header, OpIdRecord), Error> {
-        record::decode(record, FORMAT).map_err(at(stored))
+    /// Reads its bytes.
+    ///
+    /// # Errors
+    /// They are not such a record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        record::decode_body(bytes)
     }
 }

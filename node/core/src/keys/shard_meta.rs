@@ -9,11 +9,8 @@ use crate::ids::GroupId;
 use crate::record::{self, Header};
 use crate::shard::ShardMeta;
 
-const FORMAT: u8 = 6;
-
-/// The formats before, with how many of this one's last fields each lacks: numbers that began at zero, a set that began
-/// empty, and what was absent. Each is one byte of zero there.
-const FORMATS_BEFORE: [(u8, usize); 4] = [(2, 6), (3, 3), (4, 2), (5, 1)];
+/// Before 7, what operations did was stored elsewhere: a shard that does not find it would let retries take effect twice.
+const FORMAT: u8 = 7;
 
 /// `[ShardMeta][keyspace][shard][zone u16 BE][epoch u32 BE]` to a [`ShardMeta`].
 pub struct ShardMetaKey;
@@ -39,15 +36,6 @@ impl ShardMetaKey {
 
     /// Reads a record.
     pub fn decode_record(stored: &[u8], record: &[u8]) -> Result<ShardMeta, Error> {
-        let before = FORMATS_BEFORE
-            .iter()
-            .find(|(format, _)| record.first() == Some(format));
-        if let Some((format, lacks)) = before {
-            let (_, body) = record::open(record, *format).map_err(at(stored))?;
-            let mut grown = body.to_vec();
-            grown.resize(body.len() + lacks, 0);
-            return record::decode_body(&grown).map_err(at(stored));
-        }
         record::decode(record, FORMAT)
             .map(|(_, meta)| meta)
             .map_err(at(stored))

@@ -46,6 +46,21 @@ fn any_header() -> impl Strategy<Value = Header> {
     })
 }
 
+fn any_operations() -> impl Strategy<Value = Vec<(u128, OpIdRecord)>> {
+    let operation = (any::<u128>(), any_dot(), any::<u64>(), any::<u64>());
+    let operation = operation.prop_map(|(id, dot, key_hash, stamp_ms)| {
+        let context = CausalContext::from_dot(dot);
+        let operation = OpIdRecord {
+            dot,
+            context,
+            key_hash,
+            stamp_ms,
+        };
+        (id, operation)
+    });
+    prop::collection::vec(operation, 0..5)
+}
+
 fn any_bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from)
 }
@@ -129,24 +144,25 @@ proptest! {
     }
 
     #[test]
-    fn an_op_id_reads_back(
-        place in any_place(), id: u128, dot in any_dot(), key_hash: u64, stamp_ms: u64, header in any_header(),
+    fn op_order_reads_back_whole_opened_and_in_summary(
+        place in any_place(), index: u64, stamp_ms_max: u64, operations in any_operations(), header in any_header(),
     ) {
-        let stored = OpIdKey::encode(place, id);
-        let operation = OpIdRecord { dot, context: CausalContext::from_dot(dot), key_hash, stamp_ms };
-        let record = OpIdKey::encode_record(header, &operation);
-        prop_assert_eq!(OpIdKey::id(&stored), Ok(id));
-        prop_assert_eq!(OpIdKey::decode_record(&stored, &record), Ok((header, operation)));
-    }
-
-    #[test]
-    fn op_order_reads_back(place in any_place(), index: u64, stamp_ms_max: u64, ids: Vec<u128>, header in any_header()) {
         let stored = OpOrderKey::encode(place, index);
-        let order = OpOrder { stamp_ms_max, ids };
+        let order = OpOrder { stamp_ms_max, operations };
         let record = OpOrderKey::encode_record(header, &order);
         prop_assert_eq!(OpOrderKey::index(&stored), Ok(index));
-        prop_assert_eq!(OpOrderKey::decode_record(&stored, &record), Ok((header, order)));
+        let (_, opened) = OpOrderKey::open_record(&stored, &record).unwrap();
+        prop_assert_eq!(opened.operations.len(), order.operations.len());
+        for ((id, bytes), (own, operation)) in opened.operations.iter().zip(&order.operations) {
+            prop_assert_eq!((*id, OpIdRecord::decode(bytes)), (*own, Ok(operation.clone())));
+            prop_assert_eq!(*bytes, operation.encode());
+        }
+        let (_, summary) = OpOrderKey::summary(&stored, &record).unwrap();
+        let operations = u32::try_from(order.operations.len()).unwrap();
+        prop_assert_eq!(summary, OpOrderSummary { stamp_ms_max, operations });
         prop_assert!(OpOrderKey::decode_record(&stored, &record[..record.len() - 1]).is_err());
+        prop_assert!(OpOrderKey::decode_record(&stored, &[&record[..], &[0]].concat()).is_err());
+        prop_assert_eq!(OpOrderKey::decode_record(&stored, &record), Ok((header, order)));
     }
 
     #[test]
@@ -209,7 +225,7 @@ proptest! {
         let place = Place::from(group);
         prop_assert!(within(VersionKey::encode(place, &key)) && within(ConflictKey::encode(place, &key)));
         prop_assert!(within(TombstoneKey::encode(place, dot)) && within(OutboxKey::encode(place, dot)));
-        prop_assert!(within(OpIdKey::encode(place, 7)) && within(OpOrderKey::encode(place, 7)));
+        prop_assert!(within(OpOrderKey::encode(place, 7)));
         prop_assert!(within(ChangeKey::encode(place, 7)));
         prop_assert!(within(ShardMetaKey::encode(group)));
         let lease = LeaseRef { name: key.clone(), token: 1 };
@@ -272,7 +288,7 @@ proptest! {
             VersionKey::decode_record(&stored, &record).is_ok(),
             TombstoneKey::dot(&stored).is_ok(),
             TombstoneKey::decode_record(&stored, &record).is_ok(),
-            OpIdKey::decode_record(&stored, &record).is_ok(),
+            OpIdRecord::decode(&record).is_ok(),
             OpOrderKey::decode_record(&stored, &record).is_ok(),
             OutboxKey::decode_record(&stored, &record).is_ok(),
             ChangeKey::number(&stored).is_ok(),
@@ -410,21 +426,17 @@ fn a_key_is_described_in_words() {
 }
 
 #[test]
-fn a_shard_meta_of_a_format_before_reads_as_one_without_what_was_added() {
+fn a_shard_meta_of_a_format_before_is_refused() {
     let group = GroupId {
         keyspace: KeyspaceId::DEFAULT,
         ..GroupId::CONTROL
     };
     let stored = ShardMetaKey::encode(group);
     let meta = ShardMeta::new(Incarnation::new(ZoneId(1), 7));
-    let now = ShardMetaKey::encode_record(&meta);
-    for (format, added) in [(5, 1), (4, 2), (3, 3), (2, 6)] {
-        let mut record = now[..now.len() - added].to_vec();
+    let mut record = ShardMetaKey::encode_record(&meta).to_vec();
+    assert_eq!(ShardMetaKey::decode_record(&stored, &record), Ok(meta));
+    for format in 1..7 {
         record[0] = format;
-        let read = ShardMetaKey::decode_record(&stored, &record);
-        assert_eq!(read, Ok(meta.clone()), "format {format}");
+        assert!(ShardMetaKey::decode_record(&stored, &record).is_err());
     }
-    let mut unknown = now.to_vec();
-    unknown[0] = 1;
-    assert!(ShardMetaKey::decode_record(&stored, &unknown).is_err());
 }

@@ -18,7 +18,7 @@ use meridian_storage::Read;
 use super::{load_meta, versions};
 use crate::error::Error;
 use crate::ids::GroupId;
-use crate::keys::{OpIdKey, OpIdRecord, Place, VersionKey, successor};
+use crate::keys::{OpIdRecord, OpOrderKey, Place, VersionKey, corrupt, successor};
 use crate::limits::COMPARE_STATES_BYTES_MAX;
 
 /// Hashes of consecutive ranges from `from` on, at most `max_ranges`, of `keys_per_range` keys each. A range is named
@@ -124,61 +124,100 @@ pub fn states_are_valid(states: &[(Bytes, Bytes)]) -> bool {
 /// Operations that a view remembers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recalled {
-    /// Op ids, 16 bytes each, and the records of what they did.
+    /// Op ids, 16 bytes each, and what they did.
     pub operations: Vec<(Bytes, Bytes)>,
-    /// Where to go on; empty at the end.
+    /// Where to go on: a place in the view. Empty at the end.
     pub next: Bytes,
     /// Stamps below this are forgotten.
     pub floor_ms: u64,
 }
 
-/// Operations remembered, from an op id on (`from`: 16 bytes, or empty), whose effects `received` does not have; at most
-/// `max_seen` are looked at.
+/// Operations remembered, from a place in the view on (`from`: empty, or [`Recalled::next`]), whose effects `received` does not
+/// have; at most `max_seen` are looked at.
 pub fn recall(
     read: &dyn Read,
     group: GroupId,
     (from, received): (&[u8], &VersionVector),
     max_seen: usize,
 ) -> Result<Recalled, Error> {
-    let first = <[u8; 16]>::try_from(from).map_or(0, u128::from_be_bytes);
-    let (start, end) = OpIdKey::range(group.into(), first);
-    let mut recalled = Recalled {
-        floor_ms: load_meta(read, group)?.map_or(0, |meta| meta.op_floor_ms),
-        ..Recalled::default()
+    let (first, mut skip) = read_place(from).unwrap_or_default();
+    let (start, end) = OpOrderKey::range(group.into(), first, u64::MAX);
+    let mut recalling = Recalling {
+        received,
+        left: max_seen.max(1),
+        bytes: 0,
+        recalled: Recalled {
+            floor_ms: load_meta(read, group)?.map_or(0, |meta| meta.op_floor_ms),
+            ..Recalled::default()
+        },
     };
-    let (mut seen, mut bytes) = (0, 0);
     let mut outcome = Ok(());
     read.scan(&start, &end, &mut |stored, record| {
-        let operation = OpIdKey::id(stored).and_then(|id| {
-            let (_, operation) = OpIdKey::decode_record(stored, record)?;
-            Ok((Bytes::copy_from_slice(&id.to_be_bytes()), operation.dot))
-        });
-        let (id, dot) = match operation {
-            Ok(operation) => operation,
-            Err(error) => {
+        let skipped = std::mem::take(&mut skip);
+        recalling
+            .take(stored, record, skipped)
+            .unwrap_or_else(|error| {
                 outcome = Err(error);
-                return ControlFlow::Break(());
-            }
-        };
-        if seen >= max_seen.max(1) || bytes >= COMPARE_STATES_BYTES_MAX {
-            recalled.next = id;
-            return ControlFlow::Break(());
-        }
-        seen += 1;
-        if dot.counter > received.get(dot.incarnation) {
-            let record = Bytes::copy_from_slice(record);
-            bytes += id.len() + record.len();
-            recalled.operations.push((id, record));
-        }
-        ControlFlow::Continue(())
+                ControlFlow::Break(())
+            })
     })?;
-    outcome.map(|()| recalled)
+    outcome.map(|()| recalling.recalled)
+}
+
+struct Recalling<'a> {
+    received: &'a VersionVector,
+    /// How many may still be looked at.
+    left: usize,
+    bytes: usize,
+    recalled: Recalled,
+}
+
+impl Recalling<'_> {
+    /// What a log entry has entered, but for its first operations.
+    fn take(
+        &mut self,
+        stored: &[u8],
+        record: &[u8],
+        skip: usize,
+    ) -> Result<ControlFlow<()>, Error> {
+        let (header, order) = OpOrderKey::open_record(stored, record)?;
+        for (n, (id, operation)) in order.operations.into_iter().enumerate().skip(skip) {
+            if self.left == 0 || self.bytes >= COMPARE_STATES_BYTES_MAX {
+                self.recalled.next = place(header.index, n);
+                return Ok(ControlFlow::Break(()));
+            }
+            self.left = self.left.saturating_sub(1);
+            let read = OpIdRecord::decode(operation).map_err(|error| corrupt(stored, error))?;
+            if read.dot.counter > self.received.get(read.dot.incarnation) {
+                let id = Bytes::copy_from_slice(&id.to_be_bytes());
+                self.bytes = self.bytes.saturating_add(id.len() + operation.len());
+                let operation = Bytes::copy_from_slice(operation);
+                self.recalled.operations.push((id, operation));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A log index and a number of operations of that entry: `[u64 BE][u32 BE]`.
+fn place(index: u64, operations: usize) -> Bytes {
+    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
+    Bytes::from([&index.to_be_bytes()[..], &operations.to_be_bytes()].concat())
+}
+
+fn read_place(place: &[u8]) -> Option<(u64, usize)> {
+    let (index, rest) = place.split_first_chunk()?;
+    let operations = u32::from_be_bytes(rest.try_into().ok()?);
+    Some((
+        u64::from_be_bytes(*index),
+        usize::try_from(operations).ok()?,
+    ))
 }
 
 /// What a remembered operation did, as another zone tells it; nothing if it does not read.
-pub fn recalled(id: &[u8], record: &[u8]) -> Option<(OpId, OpIdRecord)> {
+pub fn recalled(id: &[u8], operation: &[u8]) -> Option<(OpId, OpIdRecord)> {
     let id = u128::from_be_bytes(<[u8; 16]>::try_from(id).ok()?);
-    let (_, operation) = OpIdKey::decode_record(&[], record).ok()?;
+    let operation = OpIdRecord::decode(operation).ok()?;
     let stamp_ms = operation.stamp_ms;
     Some((OpId { stamp_ms, id }, operation))
 }

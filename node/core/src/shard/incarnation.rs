@@ -19,7 +19,7 @@ use super::step::Step;
 use super::versions;
 use crate::command::{Effect, WriteOutcome};
 use crate::error::Error;
-use crate::keys::{IntentKey, OpIdKey, OpIdRecord, OutboxKey, VersionKey};
+use crate::keys::{IntentKey, OutboxKey, VersionKey};
 
 impl ShardMeta {
     /// Whether the group may go on as `new`: as nobody it was, or has had writes of.
@@ -205,19 +205,10 @@ impl Step<'_, '_, '_> {
 
     /// A retry gets the receipt of the write as it is called now. The order in which op ids are forgotten stays.
     fn rename_op_id(&mut self, renaming: Renaming, id: u128) -> Result<(), Error> {
-        let stored = OpIdKey::encode(self.place, id);
-        let Some(record) = self.get(&stored)? else {
-            return Ok(());
-        };
-        let (header, operation) = OpIdKey::decode_record(&stored, &record)?;
-        let renamed = OpIdRecord {
-            dot: renaming.dot(operation.dot),
-            context: renaming.context(&operation.context),
-            ..operation
-        };
-        let record = OpIdKey::encode_record(header, &renamed);
-        self.work.put(stored, record);
-        Ok(())
+        self.amend_operation(id, |operation| {
+            operation.dot = renaming.dot(operation.dot);
+            operation.context = renaming.context(&operation.context);
+        })
     }
 }
 

@@ -152,7 +152,7 @@ impl Step<'_, '_, '_> {
             if let Some((op_id, operation)) = compare::recalled(id, record)
                 && self.is_to_remember(op_id)?
             {
-                self.enter_operation(op_id, &operation);
+                self.enter_operation(op_id, operation);
             }
         }
         self.meta.op_floor_ms = self.meta.op_floor_ms.max(floor_ms);

@@ -62,7 +62,7 @@ impl Step<'_, '_, '_> {
                 key_hash,
                 stamp_ms: op_id.stamp_ms,
             };
-            self.enter_operation(op_id, &operation);
+            self.enter_operation(op_id, operation);
         }
         Ok(())
     }

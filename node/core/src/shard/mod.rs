@@ -31,7 +31,7 @@ mod join;
 mod locks;
 mod merge;
 mod meta;
-mod op_filter;
+mod op_index;
 mod seal;
 mod step;
 mod transact;
@@ -55,7 +55,7 @@ use crate::record::Header;
 use crate::request::Response;
 use crate::workspace::Workspace;
 
-use op_filter::OpIdFilter;
+use op_index::OpIndex;
 use step::Step;
 
 /// A shard of one group, as far as it is held in memory.
@@ -64,7 +64,7 @@ pub struct Shard {
     group: GroupId,
     meta: ShardMeta,
     locks: Locks,
-    op_filter: OpIdFilter,
+    op_index: OpIndex,
     planted: PlantedBugs,
     /// Op ids entered up to this index are treated as unknown; 0 unless a bug is planted.
     op_ids_lost_through: u64,
@@ -102,7 +102,7 @@ impl Shard {
             group,
             meta: ShardMeta::new(incarnation),
             locks: Locks::default(),
-            op_filter: OpIdFilter::default(),
+            op_index: OpIndex::default(),
             planted,
             op_ids_lost_through: 0,
         }
@@ -127,12 +127,12 @@ impl Shard {
         } else {
             Locks::load(read, group.into())?
         };
-        let op_filter = OpIdFilter::load(read, group.into(), &meta)?;
+        let op_index = OpIndex::load(read, group.into(), &meta)?;
         Ok(Some(Self {
             group,
             meta,
             locks,
-            op_filter,
+            op_index,
             planted,
             op_ids_lost_through,
         }))

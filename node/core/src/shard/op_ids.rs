@@ -1,22 +1,24 @@
 //! Op ids: how a retry takes effect once (protocol rule 16).
 //!
 //! Invariants:
-//! * every remembered op id is named by the order record of the log entry that entered it, and may be held by the filter;
+//! * what a remembered operation did stands in the order record of the log entry that entered it, which the index names;
 //! * what is forgotten has a stamp below the floor, so a later retry is told that its outcome is unknown.
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, OpId};
 use meridian_storage::Read;
 
-use super::ShardMeta;
+use super::op_index::OpIndex;
 use super::step::Step;
+use super::{Shard, ShardMeta};
 use crate::catalog::key_hash;
 use crate::command::{Op, WriteOutcome};
 use crate::config::Bounds;
 use crate::error::Error;
 use crate::ids::GroupId;
-use crate::keys::{OpIdKey, OpIdRecord, OpOrder, OpOrderKey, Place};
+use crate::keys::{self, OpIdRecord, OpOrderKey, OpOrderSummary, Place};
 use crate::limits::OP_ID_EVICTIONS_MAX;
 use crate::record::Header;
 
@@ -51,15 +53,13 @@ impl Step<'_, '_, '_> {
     }
 
     pub(super) fn known(&self, op_id: OpId) -> Result<Option<OpIdRecord>, Error> {
-        if !self.op_filter.may_hold(op_id.id) {
-            return Ok(None);
+        let mut own = self.entered.operations.iter();
+        if let Some((_, operation)) = own.find(|(id, _)| *id == op_id.id) {
+            return Ok(Some(operation.clone()));
         }
-        let stored = OpIdKey::encode(self.place, op_id.id);
-        let Some(record) = self.get(&stored)? else {
-            return Ok(None);
-        };
-        let (header, operation) = OpIdKey::decode_record(&stored, &record)?;
-        Ok((header.index > self.op_ids_lost_through).then_some(operation))
+        let found = find(self.work, self.place, (self.op_index, self.meta), op_id.id)?;
+        let heeded = found.filter(|(index, _)| *index > self.op_ids_lost_through);
+        Ok(heeded.map(|(_, operation)| operation))
     }
 
     /// Remembers what an operation did.
@@ -76,20 +76,44 @@ impl Step<'_, '_, '_> {
             key_hash: key_hash(key),
             stamp_ms: op_id.stamp_ms,
         };
-        self.enter_operation(op_id, &operation);
+        self.enter_operation(op_id, operation);
     }
 
     /// Remembers an operation.
-    pub(super) fn enter_operation(&mut self, op_id: OpId, operation: &OpIdRecord) {
-        let record = OpIdKey::encode_record(self.header, operation);
-        self.work.put(OpIdKey::encode(self.place, op_id.id), record);
+    pub(super) fn enter_operation(&mut self, op_id: OpId, operation: OpIdRecord) {
         if self.meta.op_count == 0 {
             self.meta.op_first_index = self.header.index;
         }
         self.meta.op_count = self.meta.op_count.saturating_add(1);
         self.entered.stamp_ms_max = self.entered.stamp_ms_max.max(op_id.stamp_ms);
-        self.entered.ids.push(op_id.id);
-        self.op_filter.enter(self.header.index, op_id.id);
+        self.entered.operations.push((op_id.id, operation));
+        self.op_index.enter(self.header.index, op_id.id);
+    }
+
+    /// Changes what is remembered of an operation, where it stands.
+    pub(super) fn amend_operation(
+        &mut self,
+        id: u128,
+        amend: impl Fn(&mut OpIdRecord),
+    ) -> Result<(), Error> {
+        let mut own = self.entered.operations.iter_mut();
+        if let Some((_, operation)) = own.find(|(own, _)| *own == id) {
+            amend(operation);
+            return Ok(());
+        }
+        let found = find(self.work, self.place, (self.op_index, self.meta), id)?;
+        let Some((index, _)) = found else {
+            return Ok(());
+        };
+        let (stored, record) = order_of(self.work, self.place, index)?;
+        let (header, mut order) = OpOrderKey::decode_record(&stored, &record)?;
+        let mut named = order.operations.iter_mut().filter(|(own, _)| *own == id);
+        if let Some((_, operation)) = named.next() {
+            amend(operation);
+        }
+        let record = OpOrderKey::encode_record(header, &order);
+        self.work.put(stored, record);
+        Ok(())
     }
 
     /// Forgets what entries up to `through_index` have entered: of the oldest ones at most [`OP_ID_EVICTIONS_MAX`]
@@ -113,25 +137,55 @@ impl Step<'_, '_, '_> {
                 .meta
                 .op_floor_ms
                 .max(order.stamp_ms_max.saturating_add(1));
-            self.meta.op_count = self.meta.op_count.saturating_sub(len(&order));
+            let operations = u64::from(order.operations);
+            self.meta.op_count = self.meta.op_count.saturating_sub(operations);
             self.meta.op_first_index = index.saturating_add(1);
-            for id in order.ids {
-                self.work.delete(OpIdKey::encode(self.place, id));
-            }
             self.work.delete(OpOrderKey::encode(self.place, index));
         }
         if more.is_continue() {
             self.meta.op_first_index = self.meta.op_first_index.max(last.saturating_add(1));
         }
-        self.op_filter.forget_before(self.meta.op_first_index);
+        self.op_index.forget_before(self.meta.op_first_index);
         Ok(())
     }
 }
 
-/// Whether an operation is remembered.
-pub fn is_known(read: &dyn Read, group: GroupId, op_id: OpId) -> Result<bool, Error> {
-    let stored = OpIdKey::encode(group.into(), op_id.id);
-    Ok(read.get(&stored)?.is_some())
+impl Shard {
+    /// Whether an operation is remembered.
+    pub fn remembers(&self, read: &dyn Read, op_id: OpId) -> Result<bool, Error> {
+        let place = self.group.into();
+        let found = find(read, place, (&self.op_index, &self.meta), op_id.id)?;
+        Ok(found.is_some())
+    }
+}
+
+/// What a remembered operation did, and the log entry that entered it: not one that is being applied.
+fn find(
+    read: &dyn Read,
+    place: Place,
+    (op_index, meta): (&OpIndex, &ShardMeta),
+    id: u128,
+) -> Result<Option<(u64, OpIdRecord)>, Error> {
+    let entries = op_index.entries(id);
+    for index in entries.filter(|index| *index >= meta.op_first_index) {
+        let (stored, record) = order_of(read, place, index)?;
+        let (_, order) = OpOrderKey::open_record(&stored, &record)?;
+        let mut operations = order.operations.into_iter();
+        if let Some((_, bytes)) = operations.find(|(own, _)| *own == id) {
+            let operation = OpIdRecord::decode(bytes);
+            let operation = operation.map_err(|error| keys::corrupt(&stored, error))?;
+            return Ok(Some((index, operation)));
+        }
+    }
+    Ok(None)
+}
+
+/// The stored operations of a log entry that has entered some which are not forgotten.
+fn order_of(read: &dyn Read, place: Place, index: u64) -> Result<(Vec<u8>, Bytes), Error> {
+    let stored = OpOrderKey::encode(place, index);
+    let missing = || keys::corrupt(&stored, "operations that were not forgotten are missing");
+    let record = read.get(&stored)?.ok_or_else(missing)?;
+    Ok((stored, record))
 }
 
 /// The operation that forgets op ids past their age or beyond their number, if there are any.
@@ -157,7 +211,7 @@ pub fn eviction(
             if excess == 0 && !old {
                 return ControlFlow::Break(());
             }
-            excess = excess.saturating_sub(len(&order));
+            excess = excess.saturating_sub(u64::from(order.operations));
             floor_ms = floor_ms.max(order.stamp_ms_max.saturating_add(1));
             through = Some(header.index);
             ControlFlow::Continue(())
@@ -175,21 +229,20 @@ fn visit(
     read: &dyn Read,
     place: Place,
     (first, last): (u64, u64),
-    each: &mut dyn FnMut(Header, OpOrder) -> ControlFlow<()>,
+    each: &mut dyn FnMut(Header, OpOrderSummary) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Error> {
     let (from, to) = OpOrderKey::range(place, first, last);
     let mut left = OP_ID_EVICTIONS_MAX;
     let mut outcome = Ok(ControlFlow::Continue(()));
     read.scan(&from, &to, &mut |stored, record| {
-        let flow = OpOrderKey::decode_record(stored, record).map(|(header, order)| {
-            match left.checked_sub(1) {
+        let flow =
+            OpOrderKey::summary(stored, record).map(|(header, order)| match left.checked_sub(1) {
                 Some(fewer) => {
                     left = fewer;
                     each(header, order)
                 }
                 None => ControlFlow::Break(()),
-            }
-        });
+            });
         let stop = !matches!(flow, Ok(ControlFlow::Continue(())));
         outcome = flow;
         if stop {
@@ -199,8 +252,4 @@ fn visit(
         }
     })?;
     outcome
-}
-
-fn len(order: &OpOrder) -> u64 {
-    u64::try_from(order.ids.len()).unwrap_or(u64::MAX)
 }

@@ -3,7 +3,7 @@
 use meridian_causal::Dot;
 use meridian_storage::Read;
 
-use super::op_filter::OpIdFilter;
+use super::op_index::OpIndex;
 use super::versions::Facts;
 use super::{Applied, Locks, Shard, ShardMeta};
 use crate::command::Effect;
@@ -24,10 +24,10 @@ pub(super) struct Step<'s, 'w, 'e> {
     pub(super) op_ids_lost_through: u64,
     pub(super) meta: &'s mut ShardMeta,
     pub(super) locks: &'s mut Locks,
-    pub(super) op_filter: &'s mut OpIdFilter,
+    pub(super) op_index: &'s mut OpIndex,
     pub(super) work: &'w mut Workspace<'e>,
     pub(super) applied: Applied,
-    /// Op ids this entry has entered.
+    /// Operations that this entry has entered.
     pub(super) entered: OpOrder,
 }
 
@@ -50,7 +50,7 @@ impl<'s, 'w, 'e> Step<'s, 'w, 'e> {
             op_ids_lost_through: shard.op_ids_lost_through,
             meta: &mut shard.meta,
             locks: &mut shard.locks,
-            op_filter: &mut shard.op_filter,
+            op_index: &mut shard.op_index,
             work,
             applied: Applied::default(),
             entered: OpOrder::default(),
@@ -59,7 +59,7 @@ impl<'s, 'w, 'e> Step<'s, 'w, 'e> {
 
     /// Writes what concerns the entry as a whole.
     pub(super) fn finish(self) -> Applied {
-        if !self.entered.ids.is_empty() {
+        if !self.entered.operations.is_empty() {
             let stored = OpOrderKey::encode(self.place, self.header.index);
             self.work.put(
                 stored,

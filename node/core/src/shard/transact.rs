@@ -291,7 +291,7 @@ impl Step<'_, '_, '_> {
         let mark = if succeeded { THEN_MARK } else { OTHERWISE_MARK };
         self.enter_operation(
             op_id,
-            &OpIdRecord {
+            OpIdRecord {
                 dot,
                 context: context.clone(),
                 key_hash: mark,

@@ -7,7 +7,7 @@ use meridian_storage::{Batch, Read};
 
 use super::*;
 use crate::keys::{
-    self, ChangeKey, ConflictKey, ExpiryKey, Kind, OpIdKey, OpOrderKey, OutboxKey, ShardMetaKey,
+    self, ChangeKey, ConflictKey, ExpiryKey, Kind, OpIdRecord, OpOrderKey, OutboxKey, ShardMetaKey,
     TombstoneKey, VersionKey,
 };
 
@@ -105,17 +105,23 @@ fn check_op_ids(zone: &Zone) {
     let mut ordered = Vec::new();
     for (stored, record) in records(zone, Kind::OpOrder) {
         assert!(OpOrderKey::index(&stored).unwrap() >= zone.meta().op_first_index);
-        ordered.extend(OpOrderKey::decode_record(&stored, &record).unwrap().1.ids);
+        let (_, order) = OpOrderKey::decode_record(&stored, &record).unwrap();
+        let stamps = order.operations.iter().map(|(_, done)| done.stamp_ms);
+        assert_eq!(stamps.max(), Some(order.stamp_ms_max));
+        ordered.extend(order.operations);
     }
-    ordered.sort_unstable();
-    let ids: Vec<_> = records(zone, Kind::OpId)
-        .iter()
-        .map(|(stored, _)| OpIdKey::id(stored).unwrap())
-        .collect();
-    assert_eq!(
-        (count(&records(zone, Kind::OpId)), ids),
-        (zone.meta().op_count, ordered)
-    );
+    let remembered = usize::try_from(zone.meta().op_count).unwrap();
+    assert_eq!(ordered.len(), remembered);
+    for (id, OpIdRecord { stamp_ms, .. }) in &ordered {
+        let op_id = OpId {
+            stamp_ms: *stamp_ms,
+            id: *id,
+        };
+        assert!(zone.shard.remembers(&zone.engine, op_id).unwrap());
+    }
+    ordered.sort_unstable_by_key(|(id, _)| *id);
+    ordered.dedup_by_key(|(id, _)| *id);
+    assert_eq!(ordered.len(), remembered, "each is entered once");
 }
 
 fn check_outbox(zone: &Zone) {
@@ -248,35 +254,41 @@ fn a_damaged_record_is_an_error_and_never_a_panic() {
 }
 
 #[test]
-fn an_op_id_or_meta_record_of_an_unknown_format_is_refused() {
+fn an_operations_or_meta_record_of_an_unknown_format_is_refused() {
     let zone = full();
     let group = zone.shard.group();
-    let id = OpId {
-        stamp_ms: 1,
-        id: (1 << 64) + 1,
-    };
-    for (stored, known) in [
-        (ShardMetaKey::encode(group), 6),
-        (OpIdKey::encode(PLACE, id.id), 1),
-    ] {
-        let mut zone = full();
+    let (order, _) = records(&zone, Kind::OpOrder).swap_remove(0);
+    for (stored, known) in [(ShardMetaKey::encode(group), 7), (order.to_vec(), 2)] {
+        let zone = full();
         let mut batch = Batch::new();
-        batch.put(stored.clone(), bytes("\u{7}"));
+        batch.put(stored.clone(), bytes("\u{8}"));
         zone.engine.write(&batch, Durability::Buffered).unwrap();
         let loaded = Shard::load(group, &zone.engine, PlantedBugs::default()).map(|_| ());
-        let op = WriteOp {
-            key: bytes("conflict"),
-            content: value("x"),
-            intent: WriteIntent::Blind,
-            op_id: id,
-            expires_at_ms: None,
-            waiter: Waiter::default(),
-        };
-        let written = zone.try_entry(vec![Op::Write(op)]).map(|_| ());
-        let error = loaded.and(written).unwrap_err();
-        let reason = format!("format 7 is not known, {known} is");
-        assert_eq!(error, keys::corrupt(&stored, &reason));
+        let reason = format!("format 8 is not known, {known} is");
+        assert_eq!(loaded.unwrap_err(), keys::corrupt(&stored, &reason));
     }
+}
+
+#[test]
+fn operations_that_are_missing_are_corruption_to_a_retry() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    let mut batch = Batch::new();
+    for (stored, _) in records(&zone, Kind::OpOrder) {
+        batch.delete(stored);
+    }
+    zone.engine.write(&batch, Durability::Buffered).unwrap();
+    let op = WriteOp {
+        key: bytes("k"),
+        content: value("1"),
+        intent: WriteIntent::Blind,
+        op_id,
+        expires_at_ms: None,
+        waiter: Waiter::default(),
+    };
+    let error = zone.try_entry(vec![Op::Write(op)]).unwrap_err();
+    assert!(matches!(error, Error::Corruption { .. }), "{error:?}");
 }
 
 #[test]

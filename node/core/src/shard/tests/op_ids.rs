@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Bounds;
+use crate::shard::compare::{recall, recalled};
 use crate::shard::op_ids::eviction;
 
 fn bounds(op_ids_max: u64) -> Bounds {
@@ -268,4 +269,57 @@ fn operations_that_do_not_read_are_passed_over() {
         },
     ]);
     assert_eq!(zone.meta().op_count, 0);
+}
+
+#[test]
+fn what_is_remembered_is_told_in_pages_that_go_on_inside_an_entry() {
+    let mut zone = Zone::new(1);
+    let ids: Vec<OpId> = (0..10).map(|_| zone.new_op_id()).collect();
+    for part in ids.chunks(4) {
+        let writes = part.iter().map(|op_id| {
+            Op::Write(WriteOp {
+                key: bytes("k"),
+                content: value("1"),
+                intent: WriteIntent::Blind,
+                op_id: *op_id,
+                expires_at_ms: None,
+                waiter: Waiter::default(),
+            })
+        });
+        zone.entry(writes.collect());
+    }
+    let (mut told, mut from) = (Vec::new(), Bytes::new());
+    loop {
+        let nothing = VersionVector::new();
+        let group = zone.shard.group();
+        let page = recall(&zone.engine, group, (&from, &nothing), 3).unwrap();
+        assert!(page.operations.len() <= 3);
+        let read = page.operations.iter();
+        told.extend(read.map(|(id, operation)| recalled(id, operation).unwrap().0));
+        if page.next.is_empty() {
+            break;
+        }
+        from = page.next;
+    }
+    assert_eq!(told, ids);
+    let group = zone.shard.group();
+    let all = (&Bytes::new()[..], zone.received());
+    assert_eq!(
+        recall(&zone.engine, group, all, 100).unwrap().operations,
+        []
+    );
+}
+
+#[test]
+fn a_retry_is_known_by_its_id_whatever_stamp_it_bears() {
+    let mut zone = Zone::new(1);
+    let op_id = zone.new_op_id();
+    zone.write_as(op_id, "k", value("1"), WriteIntent::Blind);
+    let later = OpId {
+        stamp_ms: op_id.stamp_ms + 5,
+        ..op_id
+    };
+    let retry = zone.write_as(later, "k", value("1"), WriteIntent::Blind);
+    let repeated = matches!(retry, WriteOutcome::Written { repeated: true, .. });
+    assert!(repeated, "{retry:?}");
 }
