@@ -48,6 +48,8 @@ pub struct Core {
     /// Groups with merges that wait, perhaps for their time.
     merging: BTreeSet<GroupId>,
     pace: Pace,
+    /// The last turn has left merges unapplied.
+    deferred: bool,
     records: RecordCache,
     /// Groups of the turn being written.
     writing: Vec<GroupId>,
@@ -120,6 +122,7 @@ impl Core {
             active: BTreeSet::new(),
             merging: BTreeSet::new(),
             pace: Pace::default(),
+            deferred: false,
             records,
             writing: Vec::new(),
             waiting: Waiting::beginning_at(boot),
@@ -414,6 +417,7 @@ impl Core {
         self.pace.begin(now);
         self.wake_merging();
         let merge_bytes = self.merge_bytes();
+        self.deferred = !self.deferred && self.has_clients_beside_merges();
         for id in std::mem::take(&mut self.active) {
             let Some(group) = self.groups.get_mut(&id) else {
                 continue;
@@ -430,6 +434,7 @@ impl Core {
                 out,
                 merge_bytes,
                 pace: &mut self.pace,
+                defers_merges: self.deferred,
             };
             let collected = group.collect(&mut context)?;
             sync |= collected.sync;
@@ -463,6 +468,14 @@ impl Core {
             .retain(|id| merges(id).is_some_and(|merges| !merges.is_empty()));
         let due = |id: &&GroupId| merges(id).is_some_and(|merges| merges.is_due(pace));
         self.active.extend(self.merging.iter().filter(due));
+    }
+
+    /// Whether entries of clients could be applied in this turn, and of merges too.
+    fn has_clients_beside_merges(&self) -> bool {
+        let active = self.active.iter().filter_map(|id| self.groups.get(id));
+        let entries = active.map(Group::applicable);
+        let all = entries.reduce(|(c, m), (clients, merges)| (c.max(clients), m.max(merges)));
+        matches!(all, Some((1.., 1..)))
     }
 
     /// Bytes of merges that each group may propose in this turn. None where that would make a turn wait for the disk that

@@ -1,6 +1,8 @@
 //! A group's part in a turn: `collect` before the write, `settle` after it.
 //!
-//! Merges wait aside (`merges`): in each turn some of them are proposed, after what clients have asked for.
+//! Merges wait aside (`merges`): in each turn some of them are proposed, after what clients have asked for and in entries of their
+//! own. Where both can be applied clients' come first, in a turn of their own: who writes waits for the disk, and not besides for
+//! what other zones have written meanwhile.
 //!
 //! Order inside `collect`: propose, take Raft's ready, store entries and hard state, apply what is committed and
 //! persisted, cut the log, save. raft 0.7.0 hands out only entries up to min(committed, persisted), so applying in the
@@ -63,6 +65,8 @@ pub(crate) struct TurnContext<'a, 'w> {
     pub(crate) merge_bytes: Option<usize>,
     /// Which of them may.
     pub(crate) pace: &'a mut Pace,
+    /// What clients have asked for is applied in this turn, and no merges.
+    pub(crate) defers_merges: bool,
 }
 
 impl Group {
@@ -122,18 +126,25 @@ impl Group {
             let mut entry = Vec::new();
             let mut bytes = 0_usize;
             while let Some(op) = ops.next_if(|op| {
-                entry.is_empty()
-                    || (entry.len() < ENTRY_OPS_MAX
-                        && bytes.saturating_add(op.encoded_bytes()) <= ENTRY_BYTES_MAX)
+                entry.first().is_none_or(|first| {
+                    is_merge(first) == is_merge(op)
+                        && entry.len() < ENTRY_OPS_MAX
+                        && bytes.saturating_add(op.encoded_bytes()) <= ENTRY_BYTES_MAX
+                })
             }) {
                 bytes = bytes.saturating_add(op.encoded_bytes());
                 entry.push(op);
             }
+            let merges = entry.first().is_some_and(is_merge);
             let refused = if accepted {
                 self.propose(now, entry)
             } else {
                 entry
             };
+            if merges && refused.is_empty() {
+                let last = self.raft.raft.raft_log.last_index();
+                self.merge_entries.push_back(last);
+            }
             if !refused.is_empty() {
                 accepted = false;
                 self.merges.clear();
@@ -150,6 +161,7 @@ impl Group {
         if !self.leads() {
             // Nothing is merged here any more: the next leader is sent all of it.
             self.merges.clear();
+            self.merge_entries.clear();
         }
         let is_any = !self.merges.is_empty();
         let Some(bytes_max) = context.merge_bytes.filter(|_| is_any) else {
@@ -236,11 +248,21 @@ impl Group {
                 // Behind the log: an image is on its way.
                 break;
             };
+            if context.defers_merges && self.merge_entries.front() == Some(&index) {
+                break;
+            }
             if context.observe {
                 context.work.begin_entry();
             }
             self.apply_entry(context, &entry, collected)?;
             self.life.applied(&self.machine);
+            while self
+                .merge_entries
+                .front()
+                .is_some_and(|merges| *merges <= index)
+            {
+                self.merge_entries.pop_front();
+            }
             if context.observe {
                 let writes_hash = context.work.entry_hash();
                 context.out.observations.push(Observation::Applied {
@@ -452,6 +474,15 @@ impl Group {
         self.has_applicable() || self.queued() > 0 || self.raft.has_ready()
     }
 
+    /// Entries of clients, and of merges, that would be applied in a turn.
+    pub(crate) fn applicable(&self) -> (u64, u64) {
+        let merges = self.merge_entries.iter();
+        let merges = merges.filter(|index| **index <= self.apply_to).count();
+        let merges = u64::try_from(merges).unwrap_or(u64::MAX);
+        let all = self.apply_to.saturating_sub(self.machine.applied());
+        (all.saturating_sub(merges), merges)
+    }
+
     /// An entry would be applied in a turn.
     pub(crate) fn has_applicable(&self) -> bool {
         let next = self.machine.applied().saturating_add(1);
@@ -459,6 +490,10 @@ impl Group {
             && self.machine.applied() < self.apply_to
             && self.log().entry(next).is_some()
     }
+}
+
+const fn is_merge(op: &Op) -> bool {
+    matches!(op, Op::Merge { .. })
 }
 
 /// Tells checkers what the keys hold whose records an entry has written.

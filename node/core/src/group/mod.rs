@@ -30,6 +30,8 @@ mod reads;
 mod spanning;
 
 use meridian_causal::Hlc;
+use std::collections::VecDeque;
+
 use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{Config, RawNode, Ready, StateRole};
 use rand::Rng;
@@ -109,6 +111,8 @@ pub(crate) struct Group {
     control_queue: Vec<ControlCommand>,
     /// What came from other zones and is let into the log little by little.
     pub(crate) merges: Merges,
+    /// Log entries of merges that this group has proposed and not applied.
+    merge_entries: VecDeque<u64>,
     hlc: Hlc,
     reads: Reads,
     /// The machine may apply up to this index.
@@ -206,6 +210,7 @@ impl Group {
             queue: Vec::new(),
             control_queue: Vec::new(),
             merges: Merges::default(),
+            merge_entries: VecDeque::new(),
             reads: Reads::default(),
             ready: None,
             outcomes: Vec::new(),
