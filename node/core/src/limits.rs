@@ -34,13 +34,14 @@ pub const SCAN_BYTES_MAX: usize = 4 << 20;
 pub const MERGE_TURN_BYTES: usize = 16 << 10;
 
 /// Tenths of the speed at which a backlog of other zones was written, at which it is let in beside clients: so that it shrinks
-/// more than three times as fast as it grew, while as much comes in fresh.
+/// three times as fast as it grew, while as much comes in fresh.
 pub const REPLAY_TENTHS: u64 = 41;
 
 /// Milliseconds after which what another zone has written counts as backlog.
 pub const BACKLOG_AGE_MS: u64 = 1_000;
 
-/// Milliseconds between two portions of a backlog: most writes of clients meet none.
+/// Milliseconds between two portions of a backlog: most writes of clients meet none. With 8 ms the median of puts beside a backlog
+/// was a fifth longer.
 pub const BACKLOG_EVERY_MS: u64 = 24;
 
 /// Bytes of a portion, of all groups of a core: 6 MB/s, some 40,000 small writes a second.

@@ -58,3 +58,13 @@ fn writes_of_the_zone_that_catches_up_are_done_and_reach_the_others() {
         assert_eq!(world.everywhere(&format!("own{n}")), ["meanwhile"]);
     }
 }
+
+#[test]
+fn a_write_is_answered_before_what_came_with_it_from_another_zone_is_applied() {
+    let mut world = World::new(1);
+    let turns = world.meet((0, "theirs"), (2, "own"));
+    assert!(turns.contains(&(true, false)), "{turns:?}");
+    assert_eq!(turns.last(), Some(&(true, true)));
+    world.run(10_000);
+    world.same_digests();
+}

@@ -29,9 +29,9 @@ mod pace;
 mod reads;
 mod spanning;
 
-use meridian_causal::Hlc;
 use std::collections::VecDeque;
 
+use meridian_causal::Hlc;
 use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{Config, RawNode, Ready, StateRole};
 use rand::Rng;

@@ -4,7 +4,7 @@
 //! * what a remembered operation did stands in the order record of the log entry that entered it, which the index names;
 //! * what is forgotten has a stamp below the floor, so a later retry is told that its outcome is unknown.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 use meridian_causal::{CausalContext, Dot, OpId};
@@ -57,9 +57,16 @@ impl Step<'_, '_, '_> {
         if let Some((_, operation)) = own.find(|(id, _)| *id == op_id.id) {
             return Ok(Some(operation.clone()));
         }
-        let found = find(self.work, self.place, (self.op_index, self.meta), op_id.id)?;
+        let found = self.find(op_id.id)?;
         let heeded = found.filter(|(index, _)| *index > self.op_ids_lost_through);
         Ok(heeded.map(|(_, operation)| operation))
+    }
+
+    /// What an earlier entry has entered of an operation, and which.
+    fn find(&self, id: u128) -> Result<Option<(u64, OpIdRecord)>, Error> {
+        // What this entry enters is not stored yet, but in the index.
+        let stored = self.meta.op_first_index..self.header.index;
+        find(self.work, self.place, (self.op_index, stored), id)
     }
 
     /// Remembers what an operation did.
@@ -101,8 +108,7 @@ impl Step<'_, '_, '_> {
             amend(operation);
             return Ok(());
         }
-        let found = find(self.work, self.place, (self.op_index, self.meta), id)?;
-        let Some((index, _)) = found else {
+        let Some((index, _)) = self.find(id)? else {
             return Ok(());
         };
         let (stored, record) = order_of(self.work, self.place, index)?;
@@ -151,23 +157,23 @@ impl Step<'_, '_, '_> {
 }
 
 impl Shard {
-    /// Whether an operation is remembered.
+    /// Whether an operation is remembered, by what is written.
     pub fn remembers(&self, read: &dyn Read, op_id: OpId) -> Result<bool, Error> {
         let place = self.group.into();
-        let found = find(read, place, (&self.op_index, &self.meta), op_id.id)?;
+        let stored = self.meta.op_first_index..self.meta.applied.saturating_add(1);
+        let found = find(read, place, (&self.op_index, stored), op_id.id)?;
         Ok(found.is_some())
     }
 }
 
-/// What a remembered operation did, and the log entry that entered it: not one that is being applied.
+/// What a remembered operation did, and the log entry that entered it, among entries whose operations are stored.
 fn find(
     read: &dyn Read,
     place: Place,
-    (op_index, meta): (&OpIndex, &ShardMeta),
+    (op_index, stored): (&OpIndex, Range<u64>),
     id: u128,
 ) -> Result<Option<(u64, OpIdRecord)>, Error> {
-    let entries = op_index.entries(id);
-    for index in entries.filter(|index| *index >= meta.op_first_index) {
+    for index in op_index.entries(id).filter(|index| stored.contains(index)) {
         let (stored, record) = order_of(read, place, index)?;
         let (_, order) = OpOrderKey::open_record(&stored, &record)?;
         let mut operations = order.operations.into_iter();

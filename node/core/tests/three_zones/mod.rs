@@ -237,8 +237,17 @@ impl World {
     }
 
     fn put(&mut self, node: usize, key: &str, content: Content) -> Result<Receipt, Error> {
+        let write = self.write_of(node, key, content);
+        match self.ask(node, Request::Write(write)) {
+            Some(Ok(Response::Written(receipt))) => Ok(receipt),
+            Some(Err(error)) => Err(error),
+            other => panic!("answered at once, with everything delivered: {other:?}"),
+        }
+    }
+
+    fn write_of(&mut self, node: usize, key: &str, content: Content) -> Write {
         self.operations += 1;
-        let write = Write {
+        Write {
             keyspace: self.keyspace(node),
             key: Bytes::copy_from_slice(key.as_bytes()),
             content,
@@ -248,12 +257,44 @@ impl World {
                 id: self.operations,
             },
             expires_at_ms: None,
-        };
-        match self.ask(node, Request::Write(write)) {
-            Some(Ok(Response::Written(receipt))) => Ok(receipt),
-            Some(Err(error)) => Err(error),
-            other => panic!("answered at once, with everything delivered: {other:?}"),
         }
+    }
+
+    /// A node writes a key, and what it tells another one comes there together with a write of another key: for each turn of that
+    /// node, whether its own write was answered by then, and whether the other was merged.
+    pub(crate) fn meet(&mut self, theirs: (usize, &str), own: (usize, &str)) -> Vec<(bool, bool)> {
+        let content = || Content::Value(Bytes::from_static(b"v"));
+        let request = Request::Write(self.write_of(theirs.0, theirs.1, content()));
+        let input = |id, request| Input::Request {
+            id: RequestId(id),
+            deadline_ns: u64::MAX,
+            request,
+        };
+        self.input(theirs.0, input(u64::MAX, request));
+        let now = self.now();
+        let request = Request::Write(self.write_of(own.0, own.1, content()));
+        let keyspace = self.keyspace(own.0);
+        let mut core = self.nodes[own.0].core.take().unwrap();
+        let mut out = Outputs::default();
+        for (from, to, message) in std::mem::take(&mut self.messages) {
+            if to == own.0 {
+                let from = NodeId(u64::try_from(from).unwrap() + 1);
+                core.step(now, Input::Peer { from, message }, &mut out);
+            }
+        }
+        core.step(now, input(u64::MAX - 1, request), &mut out);
+        let mut seen = Vec::new();
+        while let Some(turn) = core.turn(now, &mut out) {
+            let engine = &self.nodes[own.0].engine;
+            engine.write(&turn.batch, turn.durability).unwrap();
+            core.wrote(now, &mut out);
+            let key = Bytes::copy_from_slice(theirs.1.as_bytes());
+            let there = serve(&**engine, keyspace, self.shards, &Query::Get { key });
+            let merged = matches!(there.unwrap(), Answer::Key(set) if !set.is_empty());
+            seen.push((!out.replies.is_empty(), merged));
+        }
+        self.nodes[own.0].core = Some(core);
+        seen
     }
 
     /// Asks a node and delivers everything; the answer, if there is one by then.

@@ -146,7 +146,7 @@ fn state_family(options: &RocksOptions, cache: &Cache) -> Options {
     family.set_block_based_table_factory(&table);
     family.set_write_buffer_size(to_usize(options.write_buffer_bytes));
     family.set_max_write_buffer_number(WRITE_BUFFERS);
-    // Most lookups of an operation's id and many of a key find nothing: the filter spares them the skip list.
+    // What is looked for is seldom in memory: the filter spares such lookups the skip list.
     family.set_memtable_whole_key_filtering(true);
     family.set_memtable_prefix_bloom_ratio(0.1);
     family.set_level_zero_file_num_compaction_trigger(FLUSHED_TABLES);

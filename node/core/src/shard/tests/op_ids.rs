@@ -323,3 +323,27 @@ fn a_retry_is_known_by_its_id_whatever_stamp_it_bears() {
     let repeated = matches!(retry, WriteOutcome::Written { repeated: true, .. });
     assert!(repeated, "{retry:?}");
 }
+
+/// The index takes some ids for others: what an entry enters itself is not to be looked for in the store.
+#[test]
+fn an_id_that_looks_like_one_of_its_own_entry_is_new() {
+    let write = |id: u128| {
+        Op::Write(WriteOp {
+            key: bytes("k"),
+            content: value("1"),
+            intent: WriteIntent::Blind,
+            op_id: OpId { stamp_ms: 1, id },
+            expires_at_ms: None,
+            waiter: Waiter::default(),
+        })
+    };
+    let ids = 0..1_000_u128;
+    let mut zone = Zone::new(1);
+    zone.entry(ids.clone().map(write).collect());
+    let index = &zone.shard.op_index;
+    let alike = (1_000..10_000_000).find(|id| index.entries(*id).next().is_some());
+    let alike = alike.expect("some id looks like another");
+    let mut zone = Zone::new(1);
+    let applied = zone.entry(ids.chain([alike]).map(write).collect());
+    assert_eq!(applied.effects.len(), 1_001);
+}
