@@ -48,8 +48,6 @@ pub struct Core {
     /// Groups with merges that wait, perhaps for their time.
     merging: BTreeSet<GroupId>,
     pace: Pace,
-    /// The last turn has left merges unapplied.
-    deferred: bool,
     records: RecordCache,
     /// Groups of the turn being written.
     writing: Vec<GroupId>,
@@ -122,7 +120,6 @@ impl Core {
             active: BTreeSet::new(),
             merging: BTreeSet::new(),
             pace: Pace::default(),
-            deferred: false,
             records,
             writing: Vec::new(),
             waiting: Waiting::beginning_at(boot),
@@ -417,7 +414,8 @@ impl Core {
         self.pace.begin(now);
         self.wake_merging();
         let merge_bytes = self.merge_bytes();
-        self.deferred = !self.deferred && self.has_clients_beside_merges();
+        let beside = self.has_clients_beside_merges();
+        self.pace.defer_beside(beside);
         for id in std::mem::take(&mut self.active) {
             let Some(group) = self.groups.get_mut(&id) else {
                 continue;
@@ -434,7 +432,6 @@ impl Core {
                 out,
                 merge_bytes,
                 pace: &mut self.pace,
-                defers_merges: self.deferred,
             };
             let collected = group.collect(&mut context)?;
             sync |= collected.sync;

@@ -65,8 +65,6 @@ pub(crate) struct TurnContext<'a, 'w> {
     pub(crate) merge_bytes: Option<usize>,
     /// Which of them may.
     pub(crate) pace: &'a mut Pace,
-    /// What clients have asked for is applied in this turn, and no merges.
-    pub(crate) defers_merges: bool,
 }
 
 impl Group {
@@ -248,7 +246,7 @@ impl Group {
                 // Behind the log: an image is on its way.
                 break;
             };
-            if context.defers_merges && self.merge_entries.front() == Some(&index) {
+            if context.pace.defers() && self.merge_entries.front() == Some(&index) {
                 break;
             }
             if context.observe {

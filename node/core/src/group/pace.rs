@@ -31,6 +31,8 @@ pub(crate) struct Pace {
     /// When the last portion of a backlog went in.
     portion_ns: u64,
     takes_portion: bool,
+    /// In this turn no merges are applied.
+    defers: bool,
     now: Now,
 }
 
@@ -60,6 +62,16 @@ impl Pace {
             self.takes_portion = false;
             self.portion_ns = self.now.mono_ns;
         }
+    }
+
+    /// Of what is logged, this turn applies what clients have asked for and puts merges off, where there are both; but not twice.
+    pub(crate) const fn defer_beside(&mut self, has_both: bool) {
+        self.defers = has_both && !self.defers;
+    }
+
+    /// Whether this turn puts merges off.
+    pub(crate) const fn defers(&self) -> bool {
+        self.defers
     }
 
     /// Whether a portion of a backlog may go in this turn.

@@ -174,13 +174,15 @@ impl Shard {
             work,
         );
         for op in command.ops {
-            match op {
-                Op::Merge {
-                    incarnation,
-                    first,
-                    effects,
-                } => step.merge(incarnation, first, effects)?,
-                op => step.op(&op)?,
+            if let Op::Merge {
+                incarnation,
+                first,
+                effects,
+            } = op
+            {
+                step.merge(incarnation, first, effects)?;
+            } else {
+                step.op(&op)?;
             }
         }
         Ok(step.finish())

@@ -258,7 +258,7 @@ fn an_operations_or_meta_record_of_an_unknown_format_is_refused() {
     let zone = full();
     let group = zone.shard.group();
     let (order, _) = records(&zone, Kind::OpOrder).swap_remove(0);
-    for (stored, known) in [(ShardMetaKey::encode(group), 7), (order.to_vec(), 2)] {
+    for (stored, known) in [(ShardMetaKey::encode(group), 7), (order.clone(), 2)] {
         let zone = full();
         let mut batch = Batch::new();
         batch.put(stored.clone(), bytes("\u{8}"));
