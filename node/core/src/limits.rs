@@ -35,7 +35,7 @@ pub const MERGE_TURN_BYTES: usize = 16 << 10;
 
 /// Tenths of the speed at which a backlog of other zones was written, at which it is let in beside clients: so that it shrinks
 /// three times as fast as it grew, while as much comes in fresh.
-pub const REPLAY_TENTHS: u64 = 41;
+pub const REPLAY_TENTHS: u64 = 42;
 
 /// Milliseconds after which what another zone has written counts as backlog.
 pub const BACKLOG_AGE_MS: u64 = 1_000;
