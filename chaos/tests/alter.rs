@@ -34,6 +34,22 @@ fn moved(seeds: std::ops::Range<u64>, mode: Mode, topology: Topology) -> u64 {
     moved.sum()
 }
 
+/// A home compared with the keyspace before its own, which had forgotten a delete; it forgot it as well, and its mirrors showed the
+/// key for ever (20118).
+#[test]
+fn what_a_home_learns_to_be_deleted_by_comparing_goes_from_its_mirrors() {
+    let options = Options {
+        seed: 20_118,
+        seconds: 60,
+        topology: Some(Topology::THREE_BY_THREE),
+        mode: Mode::Sync,
+        alters: Alters::Always,
+        planted: PlantedBugs::default(),
+    };
+    let report = run(options, Trace::default());
+    assert!(report.violation.is_none(), "{:?}", report.line());
+}
+
 /// The first of some seeds that finds a planted bug, and what it finds.
 fn finding(planted: PlantedBugs) -> String {
     let found = (1..=40)

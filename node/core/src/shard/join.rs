@@ -104,10 +104,9 @@ impl Step<'_, '_, '_> {
             // What is here came from a mirror, which sweeps tombstones. They have seen all of it, and keep those that must be kept.
             held.set.keep_tombstones(theirs);
         }
-        if held.set.is_empty() && self.meta.base.is_some() {
-            // A deposed home has deleted it and forgotten that. A key that just went would stay in the mirrors of this one.
-            held.set.leave_tombstone(&before);
-        }
+        // What the other side has deleted and forgotten it need not keep for the mirrors of this one: they would show a key that just
+        // went here for ever (protocol rule 24). A tombstone goes by `drop_tombstones` alone, which waits for them.
+        held.set.leave_tombstone(&before);
         if held.set == before {
             return Ok(false);
         }

@@ -103,10 +103,50 @@ fn a_key_that_a_comparison_empties_still_knows_what_was_replaced_and_is_to_come(
         snapshot: none.clone(),
     }]);
     a.entry(vec![Op::CompareEnd { snapshot: none }]);
-    assert_eq!(a.values("k"), Vec::<String>::new());
+    assert_eq!(a.values("k"), ["-"]);
     a.pull_all(&c);
-    assert_eq!(a.values("k"), Vec::<String>::new());
+    assert_eq!(a.values("k"), ["-"]);
     a.check();
+}
+
+/// Who compared with a zone that has forgotten a delete forgot it too, and its mirrors, which had not passed it, showed the key
+/// for ever.
+#[test]
+fn a_tombstone_that_the_other_side_has_forgotten_stays_until_a_round_drops_it() {
+    let (mut home, mut other) = (Zone::new(1), Zone::new(2));
+    home.put("k", "1");
+    home.delete("k");
+    other.pull_all(&home);
+    assert_eq!((other.collect(&[1, 2]), other.collect(&[1, 2])), (0, 1));
+    home.compare(&other, |_, _| {});
+    assert_eq!(home.values("k"), ["-"]);
+    assert_eq!(home.meta().tombstones, 1);
+    home.check();
+    home.pull_all(&other);
+    assert_eq!((home.collect(&[1, 2]), home.collect(&[1, 2])), (0, 1));
+    home.check();
+}
+
+#[test]
+fn a_version_whose_delete_the_other_side_has_forgotten_leaves_a_tombstone() {
+    let (mut home, mut other) = (Zone::new(1), Zone::new(2));
+    let (_, seen) = home.put("k", "1");
+    other.pull_all(&home);
+    other.written("k", Content::Tombstone, WriteIntent::Context(seen));
+    other.trim_all();
+    // The other side took this zone's word of before for what it has now.
+    let claimed = other.received().clone();
+    other.known.insert(incarnation(1), claimed);
+    assert_eq!((other.collect(&[1, 2]), other.collect(&[1, 2])), (0, 1));
+    home.compare(&other, |_, _| {});
+    assert_eq!(home.values("k"), ["-"]);
+    home.put("k", "2");
+    other.pull_all(&home);
+    assert_eq!(
+        (home.values("k"), other.values("k")),
+        (vec!["2".into()], vec!["2".into()])
+    );
+    home.check();
 }
 
 #[test]
