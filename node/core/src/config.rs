@@ -97,7 +97,7 @@ impl Default for Bounds {
             log_entries_max: 4096,
             op_ids_max: 1_000_000,
             op_id_age_ms: 3_600_000,
-            record_cache_bytes: 32 << 20,
+            record_cache_bytes: 64 << 20,
         }
     }
 }

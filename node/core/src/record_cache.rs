@@ -22,7 +22,17 @@ const WAYS: usize = 4;
 /// What a slot takes itself.
 const SLOT_BYTES: usize = size_of::<Slot>();
 
-type Slot = Option<(Bytes, Bytes)>;
+/// A key with its record, and what their hash says before anybody looks at them: almost every look at a key meets one line of the
+/// processor's cache that is not its own.
+#[derive(Debug)]
+struct Entry {
+    tag: u32,
+    key_bytes: u32,
+    /// The key, then the record.
+    bytes: Box<[u8]>,
+}
+
+type Slot = Option<Entry>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -51,10 +61,11 @@ impl RecordCache {
     }
 
     /// What the engine holds of a key, if that is known here.
-    fn get(&self, key: &[u8]) -> Option<&Bytes> {
-        let slots = self.sets.get(self.set_of(key)?)?;
-        let here = slots.iter().flatten().find(|(own, _)| own == key);
-        here.map(|(_, record)| record)
+    fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let (set, tag) = self.place_of(key)?;
+        let here = self.sets.get(set)?.iter().flatten();
+        here.filter(|entry| entry.tag == tag)
+            .find_map(|entry| entry.record_of(key))
     }
 
     /// A batch is written.
@@ -76,33 +87,42 @@ impl RecordCache {
         );
     }
 
-    fn put(&mut self, key: &Bytes, record: &Bytes) {
-        self.forget(key);
-        let own = key.len() + record.len();
-        if own > CACHED_RECORD_BYTES_MAX {
-            return;
-        }
-        let Some(set) = self.set_of(key) else {
+    fn put(&mut self, key: &[u8], record: &[u8]) {
+        let Some((set, tag)) = self.place_of(key) else {
             return;
         };
-        let way = self.sets.get(set).and_then(free_way);
-        let way = way.unwrap_or(self.hand % WAYS);
+        let own = key.len() + record.len();
+        let here = self.way_of(set, tag, key);
+        if let Some(way) = here {
+            let entry = self.sets.get_mut(set).and_then(|set| set.get_mut(way));
+            let entry = entry.and_then(Option::as_mut);
+            if entry.is_some_and(|entry| entry.takes(key, record)) {
+                return;
+            }
+            self.empty(set, way);
+        }
+        let Some(key_bytes) = fitting(key, record) else {
+            return;
+        };
+        let free = || self.sets.get(set).and_then(free_way);
+        let way = here.or_else(free).unwrap_or(self.hand % WAYS);
         self.hand = self.hand.wrapping_add(1);
         self.empty(set, way);
         self.make_room(own);
         if let Some(slot) = self.sets.get_mut(set).and_then(|set| set.get_mut(way)) {
-            *slot = Some((key.clone(), record.clone()));
+            *slot = Some(Entry {
+                tag,
+                key_bytes,
+                bytes: [key, record].concat().into_boxed_slice(),
+            });
             self.bytes = self.bytes.saturating_add(own);
         }
     }
 
     fn forget(&mut self, key: &[u8]) {
-        let Some(set) = self.set_of(key) else {
-            return;
-        };
-        let here = |slot: &Slot| slot.as_ref().is_some_and(|(own, _)| own == key);
-        let way = self.sets.get(set).and_then(|set| set.iter().position(here));
-        if let Some(way) = way {
+        if let Some((set, tag)) = self.place_of(key)
+            && let Some(way) = self.way_of(set, tag, key)
+        {
             self.empty(set, way);
         }
     }
@@ -124,15 +144,51 @@ impl RecordCache {
 
     fn empty(&mut self, set: usize, way: usize) {
         let slot = self.sets.get_mut(set).and_then(|set| set.get_mut(way));
-        if let Some((key, record)) = slot.and_then(Option::take) {
-            self.bytes = self.bytes.saturating_sub(key.len() + record.len());
+        if let Some(entry) = slot.and_then(Option::take) {
+            self.bytes = self.bytes.saturating_sub(entry.bytes.len());
         }
     }
 
-    fn set_of(&self, key: &[u8]) -> Option<usize> {
-        let last = u64::try_from(self.sets.len()).ok()?.checked_sub(1)?;
-        usize::try_from(spread(key) & last).ok()
+    fn way_of(&self, set: usize, tag: u32, key: &[u8]) -> Option<usize> {
+        let is_here = |slot: &Slot| {
+            let entry = slot.as_ref().filter(|entry| entry.tag == tag);
+            entry.is_some_and(|entry| entry.record_of(key).is_some())
+        };
+        self.sets.get(set)?.iter().position(is_here)
     }
+
+    /// The set of a key, and its tag: of its hash, the lower bits and the upper ones.
+    fn place_of(&self, key: &[u8]) -> Option<(usize, u32)> {
+        let last = u64::try_from(self.sets.len()).ok()?.checked_sub(1)?;
+        let hash = spread(key);
+        let tag = u32::try_from(hash >> 32).ok()?;
+        Some((usize::try_from(hash & last).ok()?, tag))
+    }
+}
+
+impl Entry {
+    fn record_of(&self, key: &[u8]) -> Option<&[u8]> {
+        let (own, record) = self.bytes.split_at_checked(self.key_len())?;
+        (own == key).then_some(record)
+    }
+
+    /// Takes a record of the same length as the one before, in its place.
+    fn takes(&mut self, key: &[u8], record: &[u8]) -> bool {
+        let place = self.bytes.get_mut(key.len()..);
+        let place = place.filter(|place| place.len() == record.len());
+        place.map(|place| place.copy_from_slice(record)).is_some()
+    }
+
+    fn key_len(&self) -> usize {
+        usize::try_from(self.key_bytes).unwrap_or(usize::MAX)
+    }
+}
+
+/// The length of the key of a record that is not too large.
+fn fitting(key: &[u8], record: &[u8]) -> Option<u32> {
+    let all = key.len().saturating_add(record.len());
+    let key_bytes = u32::try_from(key.len()).ok();
+    key_bytes.filter(|_| all <= CACHED_RECORD_BYTES_MAX)
 }
 
 fn free_way(set: &[Slot; WAYS]) -> Option<usize> {
@@ -177,7 +233,7 @@ impl Read for Recent<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let here = Some(key).filter(|key| is_cached(key));
         match here.and_then(|key| self.records.get(key)) {
-            Some(record) => Ok(Some(record.clone())),
+            Some(record) => Ok(Some(Bytes::copy_from_slice(record))),
             None => self.engine.get(key),
         }
     }
@@ -264,9 +320,9 @@ mod tests {
     fn a_record_that_was_written_is_here_until_it_is_deleted() {
         let mut records = RecordCache::of_bytes(1 << 20);
         filled(&mut records, &[Change::Put(1, 3), Change::Put(2, 4)]);
-        assert_eq!(records.get(&key(1)).map(Bytes::len), Some(3));
+        assert_eq!(records.get(&key(1)).map(<[u8]>::len), Some(3));
         filled(&mut records, &[Change::Put(1, 5), Change::Delete(2)]);
-        assert_eq!(records.get(&key(1)).map(Bytes::len), Some(5));
+        assert_eq!(records.get(&key(1)).map(<[u8]>::len), Some(5));
         assert_eq!(records.get(&key(2)), None);
     }
 
