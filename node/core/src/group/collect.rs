@@ -27,8 +27,13 @@ use crate::shard::{Resolved, versions};
 use crate::time::Now;
 use crate::workspace::Workspace;
 
-/// Entries a singleton gathers before it cuts: a cut is one more record in a batch.
+/// Entries that are gathered before a log is cut: a cut is one more record in a batch.
 const CUT_ENTRIES_MIN: u64 = 128;
+/// Bytes of log for which it is cut before: what is deleted while it is in a write buffer never reaches the disk, nor leaves the
+/// processor's caches.
+const CUT_BYTES_MIN: u64 = 128 << 10;
+/// Entries that are gathered even so.
+const CUT_LARGE_ENTRIES_MIN: u64 = 8;
 
 /// What a group put into a turn.
 #[derive(Debug, Default)]
@@ -426,9 +431,13 @@ impl Group {
             everyone
         };
         let cut = cut.min(applied);
-        if cut >= first.saturating_add(CUT_ENTRIES_MIN.min(bounds.log_entries_max / 2).max(1))
-            || (over && cut > first)
-        {
+        let entries_min = if log.bytes() < CUT_BYTES_MIN {
+            CUT_ENTRIES_MIN
+        } else {
+            CUT_LARGE_ENTRIES_MIN
+        };
+        let entries_min = entries_min.min(bounds.log_entries_max / 2).max(1);
+        if cut >= first.saturating_add(entries_min) || (over && cut > first) {
             self.raft.mut_store().cut(cut, work);
         }
     }
