@@ -44,8 +44,8 @@ pub const BACKLOG_AGE_MS: u64 = 1_000;
 /// was a fifth longer.
 pub const BACKLOG_EVERY_MS: u64 = 24;
 
-/// Bytes of a portion, of all groups of a core: 6 MB/s, some 40,000 small writes a second.
-pub const BACKLOG_TURN_BYTES: usize = 160 << 10;
+/// Bytes of a portion, of all groups of a core: 8 MB/s, some 40,000 small writes a second.
+pub const BACKLOG_TURN_BYTES: usize = 192 << 10;
 
 /// Milliseconds of writing that a replay may make up for: what comes while a core is at something else.
 pub const REPLAY_CREDIT_MS: u64 = 200;
