@@ -38,7 +38,7 @@ use crate::report::{Phase, Report};
 
 /// Busy clients and stores fragment the system's allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
 const DRAIN_TIME_MAX: Duration = Duration::from_mins(2);

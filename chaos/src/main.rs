@@ -23,7 +23,7 @@ use meridian_core::config::PlantedBugs;
 
 /// A run is mostly small allocations; this one gives a quarter more simulated seconds per second than the system's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The simulated world of Meridian.
 #[derive(Debug, Parser)]

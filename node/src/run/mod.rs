@@ -92,6 +92,7 @@ struct Node {
 /// It does not start, or its store failed a write.
 pub fn run(config: NodeConfig) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(shell_threads())
         .enable_all()
         .max_blocking_threads(16)
         .thread_name("shell")
@@ -103,6 +104,12 @@ pub fn run(config: NodeConfig) -> Result<(), RunError> {
     let outcome = runtime.block_on(serve(config));
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+/// Threads for connections: half as many as there are processors. They have a third to a half of the cores' work, and each more is one
+/// more to be woken.
+fn shell_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2))
 }
 
 async fn serve(config: NodeConfig) -> Result<(), RunError> {
