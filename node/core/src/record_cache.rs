@@ -265,7 +265,8 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Change {
-        Put(u8, usize),
+        /// Key, length, and what it is full of.
+        Put(u8, usize, u8),
         Delete(u8),
         DeleteRange(u8, u8),
         Other(u8),
@@ -273,8 +274,10 @@ mod tests {
 
     fn any_batches() -> impl Strategy<Value = Vec<Vec<Change>>> {
         let change = prop_oneof![
-            8 => (any::<u8>(), 0..400_usize).prop_map(|(key, len)| Change::Put(key, len)),
-            1 => any::<u8>().prop_map(|key| Change::Put(key, CACHED_RECORD_BYTES_MAX)),
+            4 => (any::<u8>(), 0..400_usize, any::<u8>()).prop_map(|(key, len, fill)| Change::Put(key, len, fill)),
+            // Records that are written again are mostly as long as before.
+            4 => (any::<u8>(), any::<u8>()).prop_map(|(key, fill)| Change::Put(key, 100, fill)),
+            1 => any::<u8>().prop_map(|key| Change::Put(key, CACHED_RECORD_BYTES_MAX, 0)),
             3 => any::<u8>().prop_map(Change::Delete),
             1 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Change::DeleteRange(a, b)),
             1 => any::<u8>().prop_map(Change::Other),
@@ -286,7 +289,7 @@ mod tests {
         let mut batch = Batch::new();
         for change in changes {
             match change {
-                Change::Put(number, len) => batch.put(key(*number), vec![*number; *len]),
+                Change::Put(number, len, fill) => batch.put(key(*number), vec![*fill; *len]),
                 Change::Delete(number) => batch.delete(key(*number)),
                 Change::DeleteRange(from, to) => batch.delete_range(key(*from), key(*to)),
                 Change::Other(number) => batch.put(vec![Kind::OpOrder as u8, *number], vec![1]),
@@ -319,17 +322,28 @@ mod tests {
     #[test]
     fn a_record_that_was_written_is_here_until_it_is_deleted() {
         let mut records = RecordCache::of_bytes(1 << 20);
-        filled(&mut records, &[Change::Put(1, 3), Change::Put(2, 4)]);
+        filled(&mut records, &[Change::Put(1, 3, 0), Change::Put(2, 4, 0)]);
         assert_eq!(records.get(&key(1)).map(<[u8]>::len), Some(3));
-        filled(&mut records, &[Change::Put(1, 5), Change::Delete(2)]);
+        filled(&mut records, &[Change::Put(1, 5, 0), Change::Delete(2)]);
         assert_eq!(records.get(&key(1)).map(<[u8]>::len), Some(5));
         assert_eq!(records.get(&key(2)), None);
     }
 
     #[test]
+    fn a_record_as_long_as_the_one_before_takes_its_place() {
+        let mut records = RecordCache::of_bytes(1 << 20);
+        filled(&mut records, &[Change::Put(1, 3, 7), Change::Put(2, 3, 7)]);
+        let bytes = records.bytes;
+        filled(&mut records, &[Change::Put(1, 3, 8)]);
+        assert_eq!(records.get(&key(1)), Some(&[8; 3][..]));
+        assert_eq!(records.get(&key(2)), Some(&[7; 3][..]));
+        assert_eq!(records.bytes, bytes);
+    }
+
+    #[test]
     fn a_dropped_range_takes_its_records_and_one_of_other_kinds_none() {
         let mut records = RecordCache::of_bytes(1 << 20);
-        filled(&mut records, &[Change::Put(1, 3)]);
+        filled(&mut records, &[Change::Put(1, 3, 0)]);
         let mut trim = Batch::new();
         trim.delete_range(vec![Kind::Outbox as u8], vec![Kind::Outbox as u8 + 1]);
         records.follow(&trim);
@@ -341,8 +355,8 @@ mod tests {
     #[test]
     fn a_large_record_is_not_kept_nor_is_what_it_replaces() {
         let mut records = RecordCache::of_bytes(1 << 20);
-        filled(&mut records, &[Change::Put(1, 3)]);
-        filled(&mut records, &[Change::Put(1, CACHED_RECORD_BYTES_MAX)]);
+        filled(&mut records, &[Change::Put(1, 3, 0)]);
+        filled(&mut records, &[Change::Put(1, CACHED_RECORD_BYTES_MAX, 0)]);
         assert_eq!(records.get(&key(1)), None);
     }
 
@@ -350,7 +364,7 @@ mod tests {
     fn it_stays_within_its_bytes_and_keeps_what_came_last() {
         let mut records = RecordCache::of_bytes(8_192);
         for number in 0..=u8::MAX {
-            filled(&mut records, &[Change::Put(number, 900)]);
+            filled(&mut records, &[Change::Put(number, 900, 0)]);
             assert!(records.get(&key(number)).is_some());
         }
         assert!(records.bytes <= 8_192);
@@ -359,7 +373,7 @@ mod tests {
     #[test]
     fn without_bytes_nothing_is_kept() {
         let mut records = RecordCache::of_bytes(100);
-        filled(&mut records, &[Change::Put(1, 3)]);
+        filled(&mut records, &[Change::Put(1, 3, 0)]);
         assert_eq!(records.get(&key(1)), None);
     }
 }
