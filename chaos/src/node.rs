@@ -3,6 +3,9 @@
 //! While a synced write is under way a core handles nothing: its inputs wait, as they do in the shell. A crash may fall
 //! before the write, after it, or keep any part of what was written since the last sync; the engine survives, the
 //! cores do not.
+//!
+//! What a core has applied in a synced turn counts for checkers once that is written: what a crash undoes never was, and its
+//! place in the log may go to something else. What it keeps was, though the core never said so (`take_kept`).
 
 use std::sync::Arc;
 
@@ -10,6 +13,7 @@ use meridian_causal::ZoneId;
 use meridian_core::catalog::Catalog;
 use meridian_core::config::{ClusterSeed, CoreConfig, NodeSeed, Timing, ZoneSeed};
 use meridian_core::ids::NodeId;
+use meridian_core::output::Observation;
 use meridian_core::{Core, Input, Now, Outputs, Turn};
 use meridian_storage::{Durability, Engine, MemoryEngine, StorageError};
 use rand::Rng;
@@ -36,8 +40,22 @@ pub enum Next {
 struct Slot {
     core: Core,
     inbox: Vec<Input>,
-    writing: Option<Turn>,
+    writing: Option<Writing>,
     turning: bool,
+}
+
+/// A turn that is being written.
+struct Writing {
+    turn: Turn,
+    /// What the core has applied in it.
+    applied: Vec<Observation>,
+}
+
+/// A batch of which the core never heard that it is written.
+struct Unsure {
+    /// It is kept by a crash that keeps so many batches.
+    place: usize,
+    applied: Vec<Observation>,
 }
 
 /// A machine of the simulated world.
@@ -58,6 +76,9 @@ pub struct SimNode {
     pub stall_ns: u64,
     config: CoreConfig,
     slots: Vec<Slot>,
+    unsure: Vec<Unsure>,
+    /// What the disk held on to of that when the power went.
+    kept: Vec<Observation>,
     disk: DiskProfile,
     disk_rng: SmallRng,
     crash_rng: SmallRng,
@@ -127,6 +148,8 @@ impl SimNode {
             stall_ns: 0,
             config,
             slots: Vec::new(),
+            unsure: Vec::new(),
+            kept: Vec::new(),
             disk: scenario.disk,
             disk_rng: streams.stream("disk", index),
             crash_rng: streams.stream("crash", index),
@@ -179,11 +202,13 @@ impl SimNode {
 
     /// The power goes. Gives the number of batches that were lost.
     pub fn crash(&mut self) -> usize {
-        for slot in self.slots.drain(..) {
+        for slot in std::mem::take(&mut self.slots) {
             let reaches_disk = self.crash_rng.chance(0.5);
-            if let Some(turn) = slot.writing.filter(|_| reaches_disk) {
+            if let Some(Writing { turn, applied }) = slot.writing.filter(|_| reaches_disk) {
                 // The core never hears of it; only what is on the disk counts. A failure would be a crash too.
+                let before = self.engine.unsynced();
                 drop(self.engine.write(&turn.batch, Durability::Buffered));
+                self.is_unsure(before, applied);
             }
         }
         let unsynced = self.engine.unsynced();
@@ -192,17 +217,36 @@ impl SimNode {
             1 => unsynced,
             _ => self.crash_rng.index(unsynced + 1),
         };
-        if self.crash_rng.chance(0.2) {
+        let kept = if self.crash_rng.chance(0.2) {
             self.engine.crash_torn(keep);
+            keep.saturating_sub(1)
         } else {
             self.engine.crash(keep);
-        }
+            keep
+        };
+        let unsure = std::mem::take(&mut self.unsure).into_iter();
+        let on_disk = unsure.filter(|batch| batch.place <= kept);
+        self.kept.extend(on_disk.flat_map(|batch| batch.applied));
         unsynced - keep
+    }
+
+    /// A batch was given to the engine that had so many not synced, and the core will not hear whether it is written.
+    fn is_unsure(&mut self, before: usize, applied: Vec<Observation>) {
+        let place = self.engine.unsynced();
+        if place > before {
+            self.unsure.push(Unsure { place, applied });
+        }
+    }
+
+    /// What the cores of the last start had applied and written without knowing it.
+    pub fn take_kept(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.kept)
     }
 
     /// The disk is replaced by an empty one.
     pub fn wipe(&mut self) {
         self.engine = Arc::new(MemoryEngine::new());
+        self.kept.clear();
     }
 
     /// The next write fails with an unknown outcome.
@@ -236,6 +280,7 @@ impl SimNode {
             }
             slot.turning = true;
         }
+        let before = out.observations.len();
         let Some(turn) = slot.core.turn(now, out) else {
             slot.turning = false;
             return if slot.inbox.is_empty() {
@@ -246,35 +291,47 @@ impl SimNode {
         };
         match turn.durability {
             Durability::Synced => {
-                slot.writing = Some(turn);
+                let seen = out.observations.split_off(before);
+                let (stages, applied) = seen.into_iter().partition(is_stage);
+                out.observations.extend::<Vec<_>>(stages);
+                slot.writing = Some(Writing { turn, applied });
                 Next::Write(self.sync_ns())
             }
-            Durability::Buffered => self.write(core, now, turn, out),
+            Durability::Buffered => self.write(core, now, (turn, Vec::new()), out),
         }
     }
 
     /// The synced write of a core is done.
     pub fn written(&mut self, core: usize, virtual_ns: u64, out: &mut Outputs) -> Next {
         let now = self.clock.now(virtual_ns);
-        let Some(turn) = self
+        let Some(Writing { turn, applied }) = self
             .slots
             .get_mut(core)
             .and_then(|slot| slot.writing.take())
         else {
             return Next::Idle;
         };
-        self.write(core, now, turn, out)
+        self.write(core, now, (turn, applied), out)
     }
 
-    fn write(&mut self, core: usize, now: Now, turn: Turn, out: &mut Outputs) -> Next {
+    fn write(
+        &mut self,
+        core: usize,
+        now: Now,
+        (turn, applied): (Turn, Vec<Observation>),
+        out: &mut Outputs,
+    ) -> Next {
+        let before = self.engine.unsynced();
         let written = self.engine.write(&turn.batch, turn.durability);
         let Some(slot) = self.slots.get_mut(core) else {
             return Next::Idle;
         };
         if written.is_err() {
             slot.core.failed(now, out);
+            self.is_unsure(before, applied);
             return Next::Stop;
         }
+        out.observations.extend(applied);
         slot.core.wrote(now, out);
         Next::Again
     }
@@ -289,6 +346,11 @@ impl SimNode {
         }
         sync + std::mem::take(&mut self.stall_ns)
     }
+}
+
+/// Stages are dying points, not facts.
+const fn is_stage(observation: &Observation) -> bool {
+    matches!(observation, Observation::Stage { .. })
 }
 
 impl std::fmt::Debug for SimNode {

@@ -101,6 +101,11 @@ impl World {
         let Some(machine) = self.nodes.get_mut(node).filter(|machine| !machine.is_up()) else {
             return Ok(());
         };
+        let mut kept = machine.take_kept();
+        self.watch(node, &mut kept)?;
+        let Some(machine) = self.nodes.get_mut(node) else {
+            return Ok(());
+        };
         machine.start(now).map_err(|error| {
             Violation::new(
                 "open",

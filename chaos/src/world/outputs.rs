@@ -174,7 +174,8 @@ impl World {
         );
     }
 
-    fn watch(&mut self, node: usize, observations: &mut Vec<Observation>) -> Checked {
+    /// Takes in what a node has observed.
+    pub(super) fn watch(&mut self, node: usize, observations: &mut Vec<Observation>) -> Checked {
         let now = self.queue.now();
         for observation in observations.drain(..) {
             if self.trace.on() {

@@ -1,12 +1,12 @@
-//! The core: many groups, one turn.
+//! The core: many groups.
 //!
 //! This file holds the loop of the crate's header and nothing else; where a request goes is in `route`, what happens
-//! with time in `timers`, which groups there are in `placement`, views for followers in `images`.
+//! with time in `timers`, what is written in `turn`, which groups there are in `placement`, views for followers in `images`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meridian_storage::{Batch, Durability, Engine};
+use meridian_storage::Engine;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -18,21 +18,20 @@ use crate::coordinator::Coordination;
 use crate::error::{Error, OpenError};
 use crate::exchange::{Arrived, ExchangeContext};
 use crate::group::acks::Acked;
-use crate::group::{Group, Outcome, Pace, RoleChange, Said, TurnContext};
+use crate::group::{Group, Outcome, Pace, RoleChange};
 use crate::ids::{GroupId, KeyspaceId, NodeId, RequestId};
 use crate::images::Images;
 use crate::levels::Levels;
-use crate::limits::{BACKLOG_TURN_BYTES, MERGE_TURN_BYTES, VIEWS_MAX};
+use crate::limits::VIEWS_MAX;
 use crate::message::PeerMessage;
 use crate::mirror::Mirrors;
-use crate::output::{Input, Notice, Outputs, Turn};
-use crate::record_cache::{Recent, RecordCache};
+use crate::output::{Input, Outputs};
+use crate::record_cache::RecordCache;
 use crate::recovery::{self, Settling};
 use crate::time::Now;
 use crate::transaction::TransactionId;
 use crate::views::{BlockedRead, HeldView, Opening};
 use crate::waiting::{Heard, Waiting};
-use crate::workspace::Workspace;
 
 /// A node's state machine, or one of several of a node, each with shards of its own.
 pub struct Core {
@@ -46,11 +45,11 @@ pub struct Core {
     /// Groups that may have something to do.
     pub(crate) active: BTreeSet<GroupId>,
     /// Groups with merges that wait, perhaps for their time.
-    merging: BTreeSet<GroupId>,
-    pace: Pace,
-    records: RecordCache,
+    pub(crate) merging: BTreeSet<GroupId>,
+    pub(crate) pace: Pace,
+    pub(crate) records: RecordCache,
     /// Groups of the turn being written.
-    writing: Vec<GroupId>,
+    pub(crate) writing: Vec<GroupId>,
     pub(crate) waiting: Waiting,
     /// What other nodes have forwarded.
     heard: BTreeMap<NodeId, Heard>,
@@ -64,7 +63,7 @@ pub struct Core {
     pub(crate) sealing_since: BTreeMap<(KeyspaceId, u64), Now>,
     pub(crate) disk_full: bool,
     /// A write failed: nothing is served any more.
-    poisoned: bool,
+    pub(crate) poisoned: bool,
     /// Time of the last call.
     pub(crate) now: Now,
     /// Who was last heard to lead a group that another core of the node holds.
@@ -158,6 +157,8 @@ impl Core {
     pub fn step(&mut self, now: Now, input: Input, out: &mut Outputs) {
         self.now = now;
         match input {
+            // What was applied and could not be written is not to be spoken of.
+            Input::Tick if self.poisoned => {}
             Input::Tick => self.tick(now, out),
             Input::Peer { from, message } => self.peer(now, from, message, out),
             Input::Request {
@@ -353,195 +354,6 @@ impl Core {
         if !group.merges.is_empty() {
             self.merging.insert(id);
         }
-    }
-
-    /// What is to be written, if anything is to be done. [`Core::wrote`] must follow before any other call.
-    pub fn turn(&mut self, now: Now, out: &mut Outputs) -> Option<Turn> {
-        self.now = now;
-        if self.poisoned {
-            return None;
-        }
-        let collected = self.collect(now, out);
-        self.take_inner(now, out);
-        match collected {
-            Ok(turn) => turn,
-            Err(error) => {
-                // State that does not apply here would apply elsewhere: going on would let replicas drift apart.
-                out.notices.push(Notice::Damaged {
-                    detail: error.to_string(),
-                });
-                self.failed(now, out);
-                None
-            }
-        }
-    }
-
-    fn collect(&mut self, now: Now, out: &mut Outputs) -> Result<Option<Turn>, Error> {
-        self.open_wanted_images(now);
-        let engine = Arc::clone(&self.engine);
-        let mut records = std::mem::take(&mut self.records);
-        let known = Recent::of(&*engine, &records);
-        let work = Workspace::new(&known, self.config.observe);
-        let turn = self.collect_into(work, now, out);
-        // It is written next, or nothing is read any more.
-        if let Ok(Some(turn)) = &turn {
-            records.follow(&turn.batch);
-        }
-        self.records = records;
-        turn
-    }
-
-    fn collect_into(
-        &mut self,
-        mut work: Workspace<'_>,
-        now: Now,
-        out: &mut Outputs,
-    ) -> Result<Option<Turn>, Error> {
-        let mut sync = false;
-        for (from, to) in self.dropped.drain(..) {
-            work.delete_range(from, to);
-        }
-        if let Some(admission) = self
-            .admission
-            .as_mut()
-            .filter(|admission| admission.has_writes())
-        {
-            admission.collect(&mut work);
-            sync = true;
-        }
-        sync |= self.collect_mirrors(&mut work)?;
-        let mut catalog_changed = false;
-        self.pace.begin(now);
-        self.wake_merging();
-        let merge_bytes = self.merge_bytes();
-        let beside = self.has_clients_beside_merges();
-        self.pace.defer_beside(beside);
-        for id in std::mem::take(&mut self.active) {
-            let Some(group) = self.groups.get_mut(&id) else {
-                continue;
-            };
-            if group.has_pages() {
-                sync = true;
-                group.write_pages(&mut work)?;
-            }
-            let mut context = TurnContext {
-                now,
-                bounds: &self.config.bounds,
-                observe: self.config.observe,
-                work: &mut work,
-                out,
-                merge_bytes,
-                pace: &mut self.pace,
-            };
-            let collected = group.collect(&mut context)?;
-            sync |= collected.sync;
-            catalog_changed |= collected.catalog_changed;
-            self.writing.push(id);
-            for waiter in collected.refused {
-                self.refused(now, waiter, out);
-            }
-        }
-        if catalog_changed {
-            self.read_catalog(now, out)?;
-        }
-        if self.writing.is_empty() && work.is_empty() {
-            return Ok(None);
-        }
-        let batch: Batch = work.into_batch();
-        let sync = sync && !self.config.planted.reply_before_durable;
-        let durability = if sync {
-            Durability::Synced
-        } else {
-            Durability::Buffered
-        };
-        Ok(Some(Turn { batch, durability }))
-    }
-
-    /// Groups with merges that may go now take part in this turn; and in the next, while any are left.
-    fn wake_merging(&mut self) {
-        let (groups, pace) = (&self.groups, &self.pace);
-        let merges = |id: &GroupId| groups.get(id).map(|group| &group.merges);
-        self.merging
-            .retain(|id| merges(id).is_some_and(|merges| !merges.is_empty()));
-        let due = |id: &&GroupId| merges(id).is_some_and(|merges| merges.is_due(pace));
-        self.active.extend(self.merging.iter().filter(due));
-    }
-
-    /// Whether entries of clients could be applied in this turn, and of merges too.
-    fn has_clients_beside_merges(&self) -> bool {
-        let active = self.active.iter().filter_map(|id| self.groups.get(id));
-        let entries = active.map(Group::applicable);
-        let all = entries.reduce(|(c, m), (clients, merges)| (c.max(clients), m.max(merges)));
-        matches!(all, Some((1.., 1..)))
-    }
-
-    /// Bytes of merges that each group may propose in this turn. None where that would make a turn wait for the disk that
-    /// only applies what is there already: whoever waits for that is not to wait for merges as well.
-    fn merge_bytes(&self) -> Option<usize> {
-        let active = || self.active.iter().filter_map(|id| self.groups.get(id));
-        let applies = active().any(Group::has_applicable);
-        if applies && active().all(|group| group.queued() == 0) {
-            return None;
-        }
-        let merging = active().filter(|group| !group.merges.is_empty()).count();
-        let bytes = if self.pace.is_portion_due() {
-            BACKLOG_TURN_BYTES
-        } else {
-            MERGE_TURN_BYTES
-        };
-        Some(bytes / merging.max(1))
-    }
-
-    /// The turn's batch is written as it asked for: everything that waited for it leaves.
-    pub fn wrote(&mut self, now: Now, out: &mut Outputs) {
-        self.now = now;
-        if let Some(admission) = &mut self.admission {
-            admission.settle(out);
-        }
-        for id in std::mem::take(&mut self.writing) {
-            let Some(group) = self.groups.get_mut(&id) else {
-                continue;
-            };
-            let settled = group.settle(out);
-            // Only now: Raft takes no message between a ready and its advance.
-            self.finish_image(now, id, out);
-            let Some(group) = self.groups.get_mut(&id) else {
-                continue;
-            };
-            group.impose_timeout(&mut self.rng);
-            // After Raft's ready is settled: a message stepped in between would be taken for one of that ready.
-            self.finish_image(now, id, out);
-            if settled.again {
-                self.active.insert(id);
-            }
-            let said = Said {
-                outcomes: settled.outcomes,
-                reads: settled.reads,
-            };
-            let said = match self.groups.get_mut(&id) {
-                Some(group) => group.holds.pass(said),
-                None => said,
-            };
-            self.release_acks(now, id, out);
-            for outcome in said.outcomes {
-                self.said(now, id, outcome, out);
-            }
-            for ticket in said.reads {
-                self.release(now, (ticket, id), out);
-            }
-            if !settled.resolved.is_empty() {
-                self.resolved(id, &settled.resolved, out);
-            }
-            self.offer_freed(now, id, out);
-            self.after_raft(id, out);
-            self.with_exchange(now, id, out, Group::exchange_flush);
-            self.level_reads(now, id, out);
-        }
-        self.pace.end();
-        self.wake_merging();
-        self.settle_mirrors(now, out);
-        self.join_cluster(now, out);
-        self.take_inner(now, out);
     }
 
     /// A write failed: it may or may not be on disk, so nothing more is said or served (the store is poisoned).

@@ -60,6 +60,7 @@ pub mod shard;
 pub mod time;
 mod timers;
 pub mod transaction;
+mod turn;
 pub mod two_phase;
 mod views;
 mod waiting;

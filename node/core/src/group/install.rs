@@ -242,8 +242,9 @@ impl Group {
         }
         let done = install.done;
         install.written = done;
-        self.raft.mut_store().set_installing(!done);
-        self.log().save(work);
+        let log = self.raft.mut_store();
+        log.set_installing(!done);
+        log.save(work);
         Ok(())
     }
 

@@ -3,14 +3,20 @@
 //! The part not yet cut is bounded ([`Bounds::log_bytes_max`](crate::config::Bounds)), so all of it is kept in memory and
 //! the engine is read at start only. This type never writes: it puts what must be stored into the turn's [`Workspace`].
 //!
+//! Entries that are applied in the very batch that would store them need no record: they are kept in memory until that batch is
+//! written, and count as cut in it (`append_unlogged`). Nor does the state beside them, while term and vote stand as they are
+//! stored: where the machine has applied more than the log has, all of it was cut, and committed in that term (`adopt`).
+//!
 //! Invariants:
 //! * `entries` are contiguous and begin at `truncated.index + 1`;
+//! * from `unlogged` on, all are applied in the turn that brings them;
 //! * `hard.commit >= truncated.index`, and no less than the applied index of any batch that was written with it (raft-rs
 //!   refuses to start otherwise: protocol rule 31);
 //! * what is cut was applied in the same or an earlier batch.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use meridian_storage::Read;
@@ -19,12 +25,16 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ids::GroupId;
+use crate::ids::{GroupId, ReplicaId};
 use crate::keys::raft_log::{RaftEntryKey, RaftStateKey};
 use crate::workspace::Workspace;
 
-/// Version of the stored forms of this file.
-const FORMAT: u8 = 1;
+/// Version of the stored form of an entry.
+const ENTRY_FORMAT: u8 = 1;
+
+/// Version of the stored state. In the first it said where the log begins, whatever the machine had applied; that reads the same.
+const STATE_FORMAT: u8 = 2;
+const STATE_FORMAT_FIRST: u8 = 1;
 
 /// Index and term of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +82,10 @@ pub(crate) struct GroupLog {
     truncated: Position,
     entries: VecDeque<Entry>,
     bytes: u64,
+    /// The first entry that has no record, while the batch that applies it is not written.
+    unlogged: Option<u64>,
+    /// Term and vote of the stored record, where no more of it matters than entries without records imply.
+    stored: Option<(u64, u64)>,
     installing: bool,
     image: Option<Snapshot>,
     image_wanted: Cell<bool>,
@@ -98,6 +112,8 @@ impl GroupLog {
             truncated,
             entries: VecDeque::new(),
             bytes: 0,
+            unlogged: None,
+            stored: None,
             installing: false,
             image: None,
             image_wanted: Cell::new(false),
@@ -112,7 +128,7 @@ impl GroupLog {
         else {
             return Ok(None);
         };
-        let record: StateRecord = decode(group, &bytes)?;
+        let record: StateRecord = decode_state(group, &bytes)?;
         let mut log = Self::create(group, record.conf());
         log.hard = record.hard();
         log.truncated = record.truncated;
@@ -127,7 +143,9 @@ impl GroupLog {
     /// Whether a stored replica holds a mix of two states: an image is being installed.
     pub(crate) fn is_installing(group: GroupId, read: &dyn Read) -> Result<bool, Error> {
         let stored = read.get(&RaftStateKey::encode(group))?;
-        let record: Option<StateRecord> = stored.map(|bytes| decode(group, &bytes)).transpose()?;
+        let record: Option<StateRecord> = stored
+            .map(|bytes| decode_state(group, &bytes))
+            .transpose()?;
         Ok(record.is_some_and(|record| record.installing))
     }
 
@@ -199,6 +217,7 @@ impl GroupLog {
         let Some(first) = entries.first().map(|entry| entry.index) else {
             return;
         };
+        self.stored = None;
         assert!(
             first > self.truncated.index,
             "an entry that was applied and cut is not replaced"
@@ -223,6 +242,51 @@ impl GroupLog {
         }
     }
 
+    /// Takes new entries that this turn applies, behind all that is applied already: nothing of the log needs a record any more.
+    pub(crate) fn append_unlogged(&mut self, entries: Vec<Entry>, work: &mut Workspace<'_>) {
+        let Some(first) = entries.first().map(|entry| entry.index) else {
+            return;
+        };
+        assert!(
+            first == self.last().saturating_add(1) && self.unlogged.is_none(),
+            "entries without records follow the log"
+        );
+        if !self.entries.is_empty() {
+            let begin = self.truncated.index.saturating_add(1);
+            let (from, to) = RaftEntryKey::range(self.group, begin, first);
+            work.delete_range(from, to);
+            self.stored = None;
+        }
+        for entry in entries {
+            self.bytes = self.bytes.saturating_add(size(&entry));
+            self.entries.push_back(entry);
+        }
+        self.unlogged = Some(first);
+    }
+
+    /// Whether this entry has no record: it must be applied in this turn.
+    pub(crate) fn is_unlogged(&self, index: u64) -> bool {
+        self.unlogged.is_some_and(|first| index >= first)
+    }
+
+    /// The batch is written in which entries without records were applied: they are forgotten.
+    pub(crate) fn forget_unlogged(&mut self) {
+        if self.unlogged.take().is_some() {
+            self.truncated = self.end();
+            self.entries.clear();
+            self.bytes = 0;
+        }
+    }
+
+    /// Where the log ends.
+    fn end(&self) -> Position {
+        let last = self.entries.back();
+        last.map_or(self.truncated, |entry| Position {
+            index: entry.index,
+            term: entry.term,
+        })
+    }
+
     pub(crate) fn set_hard(&mut self, hard: HardState) {
         self.hard = hard;
     }
@@ -233,17 +297,27 @@ impl GroupLog {
     }
 
     pub(crate) fn set_conf(&mut self, conf: ConfState) {
+        self.stored = None;
         self.conf = conf;
     }
 
     pub(crate) const fn set_installing(&mut self, installing: bool) {
+        self.stored = None;
         self.installing = installing;
     }
 
-    /// Puts everything beside the entries into the turn's writes.
-    pub(crate) fn save(&self, work: &mut Workspace<'_>) {
+    /// Puts everything beside the entries into the turn's writes, where the stored record and what the machine has applied do not
+    /// say as much.
+    pub(crate) fn save(&mut self, work: &mut Workspace<'_>) {
+        let standing = Some((self.hard.term, self.hard.vote));
+        let truncated = match self.unlogged {
+            Some(_) if self.stored == standing => return,
+            Some(_) => self.end(),
+            None => self.truncated,
+        };
+        self.stored = standing;
         let record = StateRecord {
-            format: FORMAT,
+            format: STATE_FORMAT,
             term: self.hard.term,
             vote: self.hard.vote,
             commit: self.hard.commit,
@@ -252,10 +326,32 @@ impl GroupLog {
             voters_outgoing: self.conf.voters_outgoing.clone(),
             learners_next: self.conf.learners_next.clone(),
             auto_leave: self.conf.auto_leave,
-            truncated: self.truncated,
+            truncated,
             installing: self.installing,
         };
         work.put(RaftStateKey::encode(self.group), encode(&record));
+    }
+
+    /// No member but this replica.
+    pub(crate) fn is_of(&self, replica: ReplicaId) -> bool {
+        let others = [
+            &self.conf.learners,
+            &self.conf.voters_outgoing,
+            &self.conf.learners_next,
+        ];
+        self.conf.voters == [replica.0] && others.iter().all(|members| members.is_empty())
+    }
+
+    /// The machine of a group's only member has applied what the stored log does not have: entries without records, of the stored
+    /// term. (Of several members, one that has taken an image may be ahead of its log too; Raft tells it where the log ends.)
+    pub(crate) fn adopt(&mut self, applied: u64, replica: ReplicaId) {
+        if applied > self.last() && self.entries.is_empty() && self.is_of(replica) {
+            self.truncated = Position {
+                index: applied,
+                term: self.hard.term,
+            };
+            self.raise_commit(applied);
+        }
     }
 
     /// Drops entries up to `index`, which must be applied.
@@ -278,6 +374,7 @@ impl GroupLog {
             }
         }
         self.truncated = Position { index, term };
+        self.stored = None;
         work.delete_range(from, to);
     }
 
@@ -288,6 +385,7 @@ impl GroupLog {
         work.delete_range(from, to);
         self.entries.clear();
         self.bytes = 0;
+        self.stored = None;
         self.truncated = Position {
             index: metadata.index,
             term: metadata.term,
@@ -415,9 +513,17 @@ fn encode<T: Serialize>(record: &T) -> Bytes {
     }
 }
 
-fn decode<'a, T: Deserialize<'a>>(group: GroupId, bytes: &'a [u8]) -> Result<T, Error> {
+fn decode_state(group: GroupId, bytes: &[u8]) -> Result<StateRecord, Error> {
+    decode(group, bytes, STATE_FORMAT_FIRST..=STATE_FORMAT)
+}
+
+fn decode<'a, T: Deserialize<'a>>(
+    group: GroupId,
+    bytes: &'a [u8],
+    formats: RangeInclusive<u8>,
+) -> Result<T, Error> {
     match bytes.first() {
-        Some(&FORMAT) => {
+        Some(format) if formats.contains(format) => {
             postcard::from_bytes(bytes).map_err(|error| damaged(group, &error.to_string()))
         }
         Some(other) => Err(damaged(group, &format!("format {other} is not known"))),
@@ -427,7 +533,7 @@ fn decode<'a, T: Deserialize<'a>>(group: GroupId, bytes: &'a [u8]) -> Result<T, 
 
 fn encode_entry(entry: &Entry) -> Bytes {
     encode(&EntryRecord {
-        format: FORMAT,
+        format: ENTRY_FORMAT,
         kind: entry.entry_type,
         term: entry.term,
         data: &entry.data,
@@ -436,7 +542,7 @@ fn encode_entry(entry: &Entry) -> Bytes {
 }
 
 fn decode_entry(group: GroupId, index: u64, bytes: &[u8]) -> Result<Entry, Error> {
-    let record: EntryRecord<'_> = decode(group, bytes)?;
+    let record: EntryRecord<'_> = decode(group, bytes, ENTRY_FORMAT..=ENTRY_FORMAT)?;
     Ok(Entry {
         entry_type: record.kind,
         term: record.term,

@@ -201,7 +201,7 @@ mod tests {
         };
         let mut pace = Pace::default();
         pace.client_asks(now(1_000));
-        pace.begin(now(1_000));
+        pace.begin(now(1_000), false);
         let mut other = Replay::beginning_at(&pace, Hlc::new(5_000_000, 0));
         pace.enters(&mut other, Hlc::new(5_000_000, 0), usize::MAX);
         let mut merges = waiting(&[None]);

@@ -10,11 +10,12 @@
 //! * the election timeout in force was drawn from the core's generator, never from raft-rs's own: it is imposed again
 //!   after every call into Raft.
 //!
-//! Read `log` (what Raft sees of the disk), `collect` (the turn), `reads` (read index), `install` (group images); for groups
-//! that span zones also `spanning`, `acks`, `demand`, `apart`.
+//! Read `log` (what Raft sees of the disk), `collect` (the turn), `apply`, `unlogged` (a group of one replica), `reads` (read
+//! index), `install` (group images); for groups that span zones also `spanning`, `acks`, `demand`, `apart`.
 
 pub(crate) mod acks;
 mod apart;
+mod apply;
 mod behind;
 mod collect;
 mod demand;
@@ -28,6 +29,7 @@ mod merges;
 mod pace;
 mod reads;
 mod spanning;
+mod unlogged;
 
 use std::collections::VecDeque;
 
@@ -156,7 +158,7 @@ impl Group {
     pub(crate) fn open(
         id: GroupId,
         replica: ReplicaId,
-        log: GroupLog,
+        mut log: GroupLog,
         mut machine: Machine,
         config: &CoreConfig,
     ) -> Result<Self, Error> {
@@ -169,6 +171,7 @@ impl Group {
         if !log.installing() {
             // Of a founder that has applied nothing yet: what was cut is the founding.
             machine.skip_to(log.truncated().index);
+            log.adopt(machine.applied(), replica);
         }
         let applied = machine
             .applied()

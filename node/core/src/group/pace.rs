@@ -33,7 +33,18 @@ pub(crate) struct Pace {
     takes_portion: bool,
     /// In this turn no merges are applied.
     defers: bool,
+    put_off: PutOff,
     now: Now,
+}
+
+/// Whether the next portion of a backlog was put off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum PutOff {
+    #[default]
+    No,
+    /// None goes in this turn.
+    InThisTurn,
+    Before,
 }
 
 impl Pace {
@@ -42,8 +53,9 @@ impl Pace {
         self.client_ns = Some(now.mono_ns);
     }
 
-    /// A turn begins.
-    pub(crate) fn begin(&mut self, now: Now) {
+    /// A turn begins. One that answers clients by what it applies takes no portion of a backlog; but not twice before
+    /// the next portion.
+    pub(crate) fn begin(&mut self, now: Now, answers_clients: bool) {
         let passed_ms = now.mono_ns.saturating_sub(self.filled_ns) / MS;
         if passed_ms > 0 {
             let more = passed_ms.saturating_mul(MERGE_BYTES_PER_MS);
@@ -54,12 +66,19 @@ impl Pace {
             self.filled_ns = self.filled_ns.saturating_add(passed_ms.saturating_mul(MS));
         }
         self.now = now;
+        let is_due = now.mono_ns >= self.portion_ns.saturating_add(BACKLOG_EVERY_MS * MS);
+        self.put_off = match self.put_off {
+            PutOff::No if answers_clients && is_due => PutOff::InThisTurn,
+            PutOff::No => PutOff::No,
+            PutOff::InThisTurn | PutOff::Before => PutOff::Before,
+        };
     }
 
     /// A turn is written.
     pub(crate) const fn end(&mut self) {
         if self.takes_portion {
             self.takes_portion = false;
+            self.put_off = PutOff::No;
             self.portion_ns = self.now.mono_ns;
         }
     }
@@ -76,7 +95,8 @@ impl Pace {
 
     /// Whether a portion of a backlog may go in this turn.
     pub(crate) const fn is_portion_due(&self) -> bool {
-        self.now.mono_ns >= self.portion_ns.saturating_add(BACKLOG_EVERY_MS * MS)
+        let is_time = self.now.mono_ns >= self.portion_ns.saturating_add(BACKLOG_EVERY_MS * MS);
+        is_time && !matches!(self.put_off, PutOff::InThisTurn)
     }
 
     const fn is_backlog(&self, written_at: Hlc) -> bool {
@@ -152,12 +172,12 @@ mod tests {
     /// How many effects, one written each millisecond, go in so many milliseconds with a client beside.
     fn replayed(ms: u64, bytes: usize) -> u64 {
         let mut pace = Pace::default();
-        pace.begin(at(0));
+        pace.begin(at(0), false);
         let mut replay = Replay::beginning_at(&pace, Hlc::new(0, 0));
         let mut next = 0;
         for now_ms in 0..ms {
             pace.client_asks(at(now_ms));
-            pace.begin(at(now_ms));
+            pace.begin(at(now_ms), false);
             while pace.admits(Some(&replay), Hlc::new(next, 0)) && next < 1_000_000 {
                 pace.enters(&mut replay, Hlc::new(next, 0), bytes);
                 next += 1;
@@ -182,15 +202,46 @@ mod tests {
         let mut pace = Pace::default();
         let (old, fresh) = (Hlc::new(1, 0), Hlc::new(99_900, 0));
         pace.client_asks(now(1_000));
-        pace.begin(now(1_000));
+        pace.begin(now(1_000), false);
         let mut replay = Replay::beginning_at(&pace, old);
         pace.enters(&mut replay, old, 1);
         pace.end();
-        pace.begin(now(1_001));
+        pace.begin(now(1_001), false);
         assert!(!pace.admits(Some(&replay), old));
         assert!(pace.admits(None, fresh));
-        pace.begin(now(1_000 + BACKLOG_EVERY_MS));
+        pace.begin(now(1_000 + BACKLOG_EVERY_MS), false);
         assert!(pace.admits(Some(&replay), old));
+    }
+
+    #[test]
+    fn a_portion_waits_for_a_turn_that_answers_nobody_but_not_for_two() {
+        let mut pace = Pace::default();
+        let due = at(BACKLOG_EVERY_MS);
+        let goes = |pace: &mut Pace, answers_clients| {
+            pace.begin(due, answers_clients);
+            pace.is_portion_due()
+        };
+        assert!(!goes(&mut pace, true));
+        // It need not go in the turn that could take it: then it goes with the next, whoever waits for that.
+        assert!(goes(&mut pace, false) && goes(&mut pace, true));
+        let mut replay = Replay::beginning_at(&pace, Hlc::new(0, 0));
+        pace.now.wall_ms = 100_000;
+        pace.enters(&mut replay, Hlc::new(1, 0), 1);
+        pace.end();
+        assert!(!goes(&mut pace, false));
+        let due = at(2 * BACKLOG_EVERY_MS);
+        pace.begin(due, true);
+        assert!(!pace.is_portion_due());
+    }
+
+    #[test]
+    fn merges_are_put_off_beside_clients_but_not_twice() {
+        let mut pace = Pace::default();
+        let turns = [true, true, true, false].map(|has_both| {
+            pace.defer_beside(has_both);
+            pace.defers()
+        });
+        assert_eq!(turns, [true, false, true, false]);
     }
 
     #[test]
@@ -202,23 +253,23 @@ mod tests {
     #[test]
     fn nothing_is_held_back_where_no_client_asks() {
         let mut pace = Pace::default();
-        pace.begin(at(10));
+        pace.begin(at(10), false);
         let replay = Replay::beginning_at(&pace, Hlc::new(0, 0));
         let late = Hlc::new(1 << 40, 0);
         pace.credit_bytes = 0;
         assert!(pace.admits(Some(&replay), late));
         pace.client_asks(at(10));
         assert!(!pace.admits(Some(&replay), late));
-        pace.begin(at(11 + CLIENTS_ABSENT_MS));
+        pace.begin(at(11 + CLIENTS_ABSENT_MS), false);
         assert!(pace.admits(Some(&replay), late));
     }
 
     #[test]
     fn a_pause_is_not_made_up_for_by_a_burst() {
         let mut pace = Pace::default();
-        pace.begin(at(0));
+        pace.begin(at(0), false);
         let mut replay = Replay::beginning_at(&pace, Hlc::new(0, 0));
-        pace.begin(at(60_000));
+        pace.begin(at(60_000), false);
         pace.enters(&mut replay, Hlc::new(1, 0), usize::MAX);
         pace.client_asks(at(60_000));
         assert!(pace.admits(Some(&replay), Hlc::new(REPLAY_CREDIT_MS, 0)));

@@ -14,13 +14,13 @@ use meridian_core::command::WriteIntent;
 use meridian_core::config::{
     Bounds, ClusterSeed, CoreConfig, NodeSeed, PlantedBugs, Timing, ZoneSeed,
 };
-use meridian_core::ids::{KeyspaceId, NodeId, RequestId, ShardId};
+use meridian_core::ids::{GroupId, KeyspaceId, NodeId, RequestId, ShardId};
 use meridian_core::inner::InnerResponse;
 use meridian_core::message::{Exchange, PeerMessage};
 use meridian_core::output::Notice;
 use meridian_core::read::serve;
 use meridian_core::request::{Answer, Query, Receipt, Request, Response, Write};
-use meridian_core::{Core, Error, Input, Now, Outputs};
+use meridian_core::{Core, Error, Input, Now, Outputs, Turn};
 use meridian_storage::{Engine, MemoryEngine};
 
 pub(crate) const ZONES: usize = 3;
@@ -295,6 +295,32 @@ impl World {
         }
         self.nodes[own.0].core = Some(core);
         seen
+    }
+
+    /// A node takes a write in, and begins a turn for it; nothing is written.
+    pub(crate) fn begin_write(&mut self, node: usize, key: &str, text: &str) -> Turn {
+        let content = Content::Value(Bytes::copy_from_slice(text.as_bytes()));
+        let request = Request::Write(self.write_of(node, key, content));
+        let (now, mut out) = (self.now(), Outputs::default());
+        let core = self.nodes[node].core.as_mut().unwrap();
+        let input = Input::Request {
+            id: RequestId(u64::MAX),
+            deadline_ns: u64::MAX,
+            request,
+        };
+        core.step(now, input, &mut out);
+        let turn = core.turn(now, &mut out).unwrap();
+        assert!(out.replies.is_empty() && out.messages.is_empty());
+        turn
+    }
+
+    /// The group of a node's zone, of shard 0.
+    pub(crate) fn group(&self, node: usize) -> GroupId {
+        let core = self.nodes[node].core.as_ref().unwrap();
+        let zone = ZoneId(u16::try_from(node).unwrap() + 1);
+        let catalog = core.catalog();
+        let record = catalog.group_of(self.keyspace(node), ShardId(0), zone);
+        record.unwrap().id
     }
 
     /// Asks a node and delivers everything; the answer, if there is one by then.
