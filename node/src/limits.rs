@@ -40,6 +40,18 @@ pub(crate) const TURN_INPUTS_MAX: usize = 2048;
 /// write, and the store wants room for a multiple of it.
 pub(crate) const TURN_BYTES_MAX: usize = 1 << 20;
 
+/// Longest pause of a core between two synced turns, while it has to wait for a processor: about what a turn takes then.
+pub(crate) const TURN_PAUSE_MAX: Duration = Duration::from_millis(2);
+
+/// By how much a pause changes at a time.
+pub(crate) const TURN_PAUSE_STEP: Duration = Duration::from_micros(250);
+
+/// Inputs of a turn that lets a pause follow: with fewer there is little to bring together.
+pub(crate) const TURN_PAUSE_INPUTS_MIN: usize = 4;
+
+/// Requests among them that let clients' requests wait too: one is of a client who waits for his answer before he asks again.
+pub(crate) const TURN_PAUSE_REQUESTS_MIN: usize = 2;
+
 /// Messages that wait for one other node.
 pub(crate) const LINK_MESSAGES_MAX: usize = 65_536;
 

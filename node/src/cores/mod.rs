@@ -11,6 +11,7 @@
 
 mod deliver;
 mod own;
+mod pacing;
 pub(crate) mod replies;
 mod stall;
 mod thread;

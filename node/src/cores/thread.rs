@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 use meridian_core::catalog::Catalog;
 use meridian_core::error::Error;
 use meridian_core::ids::RequestId;
+use meridian_core::message::PeerMessage;
+use meridian_core::request::Request;
 use meridian_core::{Core, CoreConfig, Input, Now, OpenError, Outputs, Turn};
-use meridian_storage::{Engine, StorageError};
+use meridian_storage::{Durability, Engine, StorageError};
 use thiserror::Error as ThisError;
 
+use super::pacing::Pacing;
 use super::replies::Ticket;
 use super::{Cores, Depth, Inbox, Submission, Work};
 use crate::limits::{TURN_BYTES_MAX, TURN_INPUTS_MAX};
@@ -68,13 +71,35 @@ pub(super) struct CoreThread {
     pub(super) deferred: Vec<Work>,
     next_id: u64,
     tick: Duration,
+    pacing: Pacing,
+    /// Of the turn that is next.
+    taken: Taken,
+    /// The core may have something to do besides.
+    has_more: bool,
 }
 
 /// How much a turn has taken in.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     inputs: usize,
+    /// Those of clients.
+    requests: usize,
     bytes: usize,
+    /// Something is not a write of a client, nor an effect of another zone: it does not wait for more to come.
+    is_hurried: bool,
+}
+
+impl Taken {
+    fn add(&mut self, more: Self) {
+        self.inputs += more.inputs;
+        self.requests += more.requests;
+        self.bytes += more.bytes;
+        self.is_hurried |= more.is_hurried;
+    }
+
+    const fn is_full(self) -> bool {
+        self.inputs >= TURN_INPUTS_MAX || self.bytes >= TURN_BYTES_MAX
+    }
 }
 
 /// Turns after which the core is given what has come meanwhile: one that writes a log down, and one that applies what is
@@ -156,6 +181,9 @@ fn open(
         deferred: Vec::new(),
         next_id: 0,
         tick,
+        pacing: Pacing::none(),
+        taken: Taken::default(),
+        has_more: false,
     })
 }
 
@@ -185,9 +213,11 @@ fn spawn(thread: CoreThread) -> Result<JoinHandle<()>, StartError> {
 
 impl CoreThread {
     fn run(mut self) {
+        self.pacing = Pacing::of_this_thread();
         let mut next_tick = Instant::now();
         let mut next = Next::Rest;
         loop {
+            self.has_more = next == Next::Again;
             let until = match next {
                 Next::Rest => next_tick,
                 Next::Again => Instant::now(),
@@ -220,21 +250,32 @@ impl CoreThread {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
         };
-        let mut taken = Taken::default();
+        self.taken = Taken::default();
         while let Some(next) = work {
             let Some(more) = self.step_work(next) else {
                 return Flow::Stop;
             };
-            taken.inputs += more.inputs;
-            taken.bytes += more.bytes;
-            let full = taken.inputs >= TURN_INPUTS_MAX || taken.bytes >= TURN_BYTES_MAX;
-            work = if full {
-                None
-            } else {
-                self.inbox.try_recv().ok()
-            };
+            self.taken.add(more);
+            work = self.more();
         }
         Flow::Go
+    }
+
+    /// More work for the turn that is next: what is there, or comes while the thread pauses.
+    fn more(&mut self) -> Option<Work> {
+        if self.taken.is_full() {
+            return None;
+        }
+        let there = self.inbox.try_recv().ok();
+        if there.is_some() || self.taken.is_hurried || self.has_more {
+            return there;
+        }
+        let left = self.pacing.left(Instant::now(), self.taken.requests);
+        if left.is_zero() {
+            return None;
+        }
+        self.deliver_all();
+        self.inbox.recv_timeout(left).ok()
     }
 
     /// Steps the core with one piece of work, and says how much that was; `None`: the thread is to end.
@@ -249,25 +290,33 @@ impl CoreThread {
             } => {
                 self.depth.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 let inputs = messages.len();
+                let is_exchange =
+                    |message: &PeerMessage| matches!(message, PeerMessage::Exchange { .. });
+                let is_hurried = !messages.iter().all(is_exchange);
                 for message in messages {
                     self.core
                         .step(now, Input::Peer { from, message }, &mut self.out);
                 }
-                Some(Taken { inputs, bytes })
+                Some(Taken {
+                    inputs,
+                    requests: 0,
+                    bytes,
+                    is_hurried,
+                })
             }
             Work::Catalog(catalog) => {
                 self.catalog = Arc::clone(&catalog);
                 self.core.step(now, Input::Catalog(catalog), &mut self.out);
                 Some(Taken {
                     inputs: 1,
-                    bytes: 0,
+                    ..Taken::default()
                 })
             }
             Work::Disk { full } => {
                 self.core.step(now, Input::Disk { full }, &mut self.out);
                 Some(Taken {
                     inputs: 1,
-                    bytes: 0,
+                    ..Taken::default()
                 })
             }
             Work::Stop => None,
@@ -277,6 +326,8 @@ impl CoreThread {
     fn step_requests(&mut self, now: Now, part: Vec<Submission>) -> Taken {
         let inputs = part.len();
         let mut bytes = 0;
+        let is_write = |one: &Submission| matches!(one.request, Request::Write(_));
+        let is_hurried = !part.iter().all(is_write);
         self.depth.requests.fetch_sub(inputs, Ordering::Relaxed);
         for submission in part {
             bytes += submission.bytes();
@@ -296,7 +347,12 @@ impl CoreThread {
                 &mut self.out,
             );
         }
-        Taken { inputs, bytes }
+        Taken {
+            inputs,
+            requests: inputs,
+            bytes,
+            is_hurried,
+        }
     }
 
     /// Lets the core write what it has to, a few times, and hands out what it says.
@@ -320,6 +376,12 @@ impl CoreThread {
     fn write(&mut self, turn: Turn) -> Flow {
         let Turn { batch, durability } = turn;
         let began = Instant::now();
+        if durability == Durability::Synced {
+            let Taken {
+                inputs, requests, ..
+            } = std::mem::take(&mut self.taken);
+            self.pacing.begins(began, inputs, requests);
+        }
         let bytes = batch.size_bytes();
         let mut outcome = self.engine.write(&batch, durability);
         if let Err(StorageError::DiskFull { .. }) = outcome {
