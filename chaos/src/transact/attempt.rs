@@ -15,6 +15,7 @@ use meridian_core::request::{Answer, Filter, Query, Read, ReadLevel, Request, Re
 use meridian_core::transaction::{Action, ActionResult, Compare, OpenView, Stamp, Transaction};
 
 use super::program::{self, How, Program};
+use super::stamped::{self, HeldSpan, Logs};
 use super::values;
 use crate::client::may_be_tried_again;
 use crate::serial::Status;
@@ -38,7 +39,19 @@ pub struct Found {
     /// What it held.
     pub set: SiblingSet,
     stamp: Stamp,
-    held_through: u64,
+    span: Option<HeldSpan>,
+}
+
+impl Found {
+    /// What was read without a stamp.
+    fn plain(key: Bytes, set: SiblingSet) -> Self {
+        Self {
+            key,
+            set,
+            stamp: None,
+            span: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +93,8 @@ pub struct Attempt {
     /// The keyspace that it was last sent to.
     sent_to: Option<KeyspaceId>,
     newest: Option<KeyspaceId>,
+    /// Of that keyspace, as whoever was asked knew them.
+    logs: Logs,
     /// No attempt is begun later.
     pub give_up_at: u64,
 }
@@ -120,6 +135,7 @@ impl Attempt {
             may_have_effect: false,
             sent_to: None,
             newest: None,
+            logs: Logs::default(),
             give_up_at,
         }
     }
@@ -202,10 +218,12 @@ impl Attempt {
         })
     }
 
-    /// It is about to be sent to a keyspace; false when it is not to be, since it may have taken effect in another.
-    pub fn goes_to(&mut self, keyspace: KeyspaceId) -> bool {
+    /// It is about to be sent to a keyspace with these logs; false when it is not to be, since it may have taken effect in
+    /// another.
+    pub fn goes_to(&mut self, keyspace: KeyspaceId, logs: Logs) -> bool {
         let goes = !self.may_have_effect || self.sent_to == Some(keyspace);
         if goes {
+            self.logs = logs;
             self.sent_to = Some(keyspace);
             self.newest = self.newest.max(self.sent_to);
         }
@@ -285,12 +303,7 @@ impl Attempt {
                 let keys = self.result_keys();
                 for (key, result) in keys.into_iter().zip(transacted.results) {
                     if let ActionResult::Got(set) = result {
-                        self.found.push(Found {
-                            key,
-                            set,
-                            stamp: None,
-                            held_through: 0,
-                        });
+                        self.found.push(Found::plain(key, set));
                     }
                 }
                 Next::Done(Status::Ok)
@@ -316,17 +329,22 @@ impl Attempt {
             Some(Want::Range(..)) | None => Bytes::new(),
         };
         let checks = self.checks_of_earlier();
-        let (set, stamp, held_through) = match answer {
-            Answer::Key(set) => (Some(set), None, 0),
+        match answer {
+            Answer::Key(set) => self.found.push(Found::plain(key, set)),
             Answer::Examined {
                 set,
                 stamp,
                 held_through,
-            } => (Some(set), stamp, held_through),
-            Answer::Page { keys, .. } => {
-                self.found_all(keys);
-                (None, None, 0)
+            } => {
+                let shard = program::shard(&key, self.shards);
+                self.found.push(Found {
+                    key,
+                    set,
+                    stamp: self.logs.key(shard, stamp),
+                    span: self.logs.span(shard, stamp, held_through),
+                });
             }
+            Answer::Page { keys, .. } => self.found_all(keys),
             Answer::Range {
                 keys, end, stamp, ..
             } => {
@@ -336,25 +354,16 @@ impl Attempt {
                     shard,
                     from,
                     to: end,
-                    stamp,
+                    stamp: self.logs.range(shard, stamp),
                 });
                 self.found_all(keys);
-                (None, None, 0)
             }
             Answer::Digest(_)
             | Answer::Holds(_)
             | Answer::Leases(_)
             | Answer::Returned { .. }
             | Answer::Shown(_)
-            | Answer::Mirrored(..) => (None, None, 0),
-        };
-        if let Some(set) = set {
-            self.found.push(Found {
-                key,
-                set,
-                stamp,
-                held_through,
-            });
+            | Answer::Mirrored(..) => {}
         }
         if plain {
             return Next::Done(Status::Ok);
@@ -367,26 +376,15 @@ impl Attempt {
     }
 
     fn found_all(&mut self, keys: Vec<(Bytes, SiblingSet)>) {
-        self.found.extend(keys.into_iter().map(|(key, set)| Found {
-            key,
-            set,
-            stamp: None,
-            held_through: 0,
-        }));
+        let found = keys.into_iter().map(|(key, set)| Found::plain(key, set));
+        self.found.extend(found);
     }
 
-    /// Whether the answers alone show that all keys read were so at one time: they are of one shard, and the stretches of
-    /// its log in which they did not change have an index in common.
+    /// Whether the answers alone show that all keys read were so at one time: the stretches in which they did not change are
+    /// of one shard's log, and have an index in common.
     fn stood_together(&self) -> bool {
-        let shard_of = |found: &Found| program::shard(&found.key, self.shards);
-        let one_shard = self
-            .found
-            .windows(2)
-            .all(|pair| matches!(pair, [one, other] if shard_of(one) == shard_of(other)));
-        let last_change = self.found.iter().map(|found| found.stamp).max().flatten();
-        let through = self.found.iter().map(|found| found.held_through).min();
-        let all_stamped = self.found.iter().all(|found| found.stamp.is_some());
-        self.ranges.is_empty() && one_shard && all_stamped && last_change <= through
+        let spans: Vec<_> = self.found.iter().map(|found| found.span).collect();
+        self.ranges.is_empty() && stamped::overlap(&spans)
     }
 
     /// What was read so far, to be checked again, by shard.

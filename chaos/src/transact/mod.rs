@@ -2,11 +2,12 @@
 //!
 //! What it is not: the world's loop (`world::transactors` sends and receives) and the checkers of histories (`serial`).
 //!
-//! Read `program` (what is done), `attempt` (how), `judge` (what is allowed).
+//! Read `program` (what is done), `attempt` (how), `stamped` (what it compares), `judge` (what is allowed).
 
 pub mod attempt;
 pub mod judge;
 pub mod program;
+pub mod stamped;
 pub mod values;
 
 use meridian_causal::OpId;

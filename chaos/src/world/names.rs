@@ -1,5 +1,7 @@
 //! What a node makes of the name in a request: the keyspace that has it, by the node's own catalog.
 //!
+//! It also takes the mask off the stamps that a transaction compares, as the shell does.
+//!
 //! Here requests name [`KeyspaceId::DEFAULT`] for "the keyspace `default`", as clients do by name. The node asked puts the id
 //! in, as the shell does, and does what a client has left to it: what is not for a mirror is forwarded to the home zone, and
 //! some writes to an async keyspace want two zones.
@@ -15,6 +17,7 @@ use super::World;
 use super::outputs::client_of;
 use super::transactors::transactor_of;
 use crate::node::zone_id;
+use crate::transact::stamped::Logs;
 
 /// One request in so many goes to a deposed home.
 const LATE_EVERY: u64 = 8;
@@ -55,10 +58,12 @@ impl World {
         let zone = self.scenario.topology.zone_of(node);
         let late = named_late(&catalog, id, zone_id(zone));
         let keyspace = late.unwrap_or(keyspace);
-        if !self.goes_to(id, keyspace.id) {
+        let logs = Logs::of(&catalog, keyspace.id, zone_id(zone));
+        let mut request = at_levels(keyspace, request);
+        logs.unmask(&mut request);
+        if !self.goes_to(id, keyspace.id, logs) {
             return None;
         }
-        let mut request = at_levels(keyspace, request);
         name_keyspace(&mut request, keyspace.id);
         if keyspace.policy.mode == Mode::Snapshot
             && keyspace.policy.home != Some(zone_id(zone))
@@ -70,9 +75,9 @@ impl World {
     }
 
     /// Remembers which keyspace an attempt was for. False: it is not to be sent there.
-    fn goes_to(&mut self, id: u64, keyspace: KeyspaceId) -> bool {
+    fn goes_to(&mut self, id: u64, keyspace: KeyspaceId, logs: Logs) -> bool {
         if let Some(place) = transactor_of(id) {
-            return self.transactor_goes_to(place, keyspace);
+            return self.transactor_goes_to(place, keyspace, logs);
         }
         let (client, attempt) = client_of(id);
         let running = self

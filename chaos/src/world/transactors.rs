@@ -9,6 +9,7 @@ use crate::rng::{Draw, MS};
 use crate::serial::Status;
 use crate::transact::attempt::{Attempt, Next};
 use crate::transact::judge::Record;
+use crate::transact::stamped::Logs;
 
 /// Attempts of transactional clients have numbers whose upper half begins here.
 const FIRST: u64 = 0x4000;
@@ -89,6 +90,7 @@ impl World {
         &mut self,
         (index, sent): (usize, u32),
         keyspace: KeyspaceId,
+        logs: Logs,
     ) -> bool {
         let Some(client) = self.transactors.get_mut(index) else {
             return true;
@@ -96,7 +98,7 @@ impl World {
         let Some(attempt) = client.running.as_mut().filter(|_| client.awaited == sent) else {
             return true;
         };
-        let goes = attempt.goes_to(keyspace);
+        let goes = attempt.goes_to(keyspace, logs);
         if !goes {
             client.awaited = 0;
             self.finish_transaction(index, Status::Info);
