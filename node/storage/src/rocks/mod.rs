@@ -14,6 +14,7 @@
 mod errors;
 mod options;
 mod recovery;
+mod release;
 mod scan;
 mod space;
 mod view;
@@ -30,6 +31,7 @@ use rocksdb::{
 
 use crate::keys::Family;
 use crate::{Batch, Durability, Engine, Op, Read, StorageError, View, Visitor};
+use release::Release;
 use scan::Direction;
 use space::Space;
 
@@ -51,6 +53,7 @@ pub struct RocksEngine {
 /// What the engine shares with its views. Fields drop in order: the database before the lock.
 struct Inner {
     db: Db,
+    _release: Release,
     path: PathBuf,
     poisoned: AtomicBool,
     space: Space,
@@ -75,6 +78,7 @@ impl RocksEngine {
         synced.set_sync(true);
         let inner = Inner {
             db,
+            _release: Release::start(path, options.reserve_bytes),
             path: path.to_path_buf(),
             poisoned: AtomicBool::new(false),
             space: Space::new(path, options.reserve_bytes),

@@ -37,6 +37,11 @@ impl Room {
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         })
     }
+
+    /// Whether less is free than twice what is to stay free.
+    pub(super) const fn is_short_of(self, reserve_bytes: u64) -> bool {
+        self.free_bytes < reserve_bytes.saturating_mul(2)
+    }
 }
 
 /// The watch over the free space of one folder.
