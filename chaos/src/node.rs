@@ -42,6 +42,8 @@ struct Slot {
     inbox: Vec<Input>,
     writing: Option<Writing>,
     turning: bool,
+    /// It will be driven at the time at which its core wants that.
+    wakes: bool,
 }
 
 /// A turn that is being written.
@@ -195,6 +197,7 @@ impl SimNode {
                 inbox: Vec::new(),
                 writing: None,
                 turning: false,
+                wakes: false,
             });
         }
         Ok(())
@@ -263,6 +266,23 @@ impl SimNode {
         };
         slot.inbox.push(input);
         slot.writing.is_none()
+    }
+
+    /// How long until an idle core wants to be driven although nothing comes in; told once.
+    pub fn wake_after_ns(&mut self, core: usize, virtual_ns: u64) -> Option<u64> {
+        let now = self.clock.now(virtual_ns);
+        let idle = |slot: &&mut Slot| !slot.wakes && slot.writing.is_none();
+        let slot = self.slots.get_mut(core).filter(idle)?;
+        let at_ns = slot.core.wakes_at_ns()?;
+        slot.wakes = true;
+        Some(at_ns.saturating_sub(now.mono_ns).max(1))
+    }
+
+    /// That time has come.
+    pub fn wakes(&mut self, core: usize) {
+        if let Some(slot) = self.slots.get_mut(core) {
+            slot.wakes = false;
+        }
     }
 
     /// One round of a core's loop: the inputs at hand, or one turn.

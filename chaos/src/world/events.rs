@@ -61,6 +61,7 @@ impl World {
                 request,
             } => self.arrive(node, id, patience_ns, *request),
             Event::Written { node, boot, core } => self.written(node, boot, core),
+            Event::Due { node, boot, core } => self.due(node, boot, core),
             Event::Serve { node, boot, read } => {
                 self.serve(node, boot, &read);
                 Ok(())
@@ -209,7 +210,10 @@ impl World {
     fn follow(&mut self, node: usize, core: usize, next: Next) -> bool {
         match next {
             Next::Again => true,
-            Next::Idle => false,
+            Next::Idle => {
+                self.wake_later(node, core);
+                false
+            }
             Next::Write(ns) => {
                 let boot = self.nodes.get(node).map_or(0, |machine| machine.boot);
                 self.queue.after(ns, Event::Written { node, boot, core });
@@ -220,6 +224,28 @@ impl World {
                 false
             }
         }
+    }
+
+    /// An idle core that wants a turn at some time gets it then.
+    fn wake_later(&mut self, node: usize, core: usize) {
+        let now = self.queue.now();
+        let Some(machine) = self.nodes.get_mut(node) else {
+            return;
+        };
+        let boot = machine.boot;
+        if let Some(ns) = machine.wake_after_ns(core, now) {
+            self.queue.after(ns, Event::Due { node, boot, core });
+        }
+    }
+
+    fn due(&mut self, node: usize, boot: u64, core: usize) -> Checked {
+        if self.current(node, boot).is_none() {
+            return Ok(());
+        }
+        if let Some(machine) = self.nodes.get_mut(node) {
+            machine.wakes(core);
+        }
+        self.drive(node, core)
     }
 
     fn serve(&mut self, node: usize, boot: u64, released: &ReleasedRead) {
@@ -252,6 +278,10 @@ impl World {
                     format_args!("written n{} boot {boot} core {core}", node + 1),
                 );
             }
+            Event::Due { node, boot, core } => self.trace.line(
+                now,
+                format_args!("due n{} boot {boot} core {core}", node + 1),
+            ),
             other @ (Event::Arrive { .. }
             | Event::Serve { .. }
             | Event::Answer { .. }

@@ -85,6 +85,15 @@ pub enum Event {
         /// The core.
         core: usize,
     },
+    /// A core wants a turn though nothing came in.
+    Due {
+        /// The node.
+        node: usize,
+        /// The start of the node it belongs to.
+        boot: u64,
+        /// The core.
+        core: usize,
+    },
     /// A released read is served from the engine.
     Serve {
         /// The node.

@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::config::CoreConfig;
 use crate::coordinator::Coordination;
 use crate::error::{Error, OpenError};
+use crate::exchange::rhythm::Rhythm;
 use crate::exchange::{Arrived, ExchangeContext};
 use crate::group::acks::Acked;
 use crate::group::{Group, Outcome, Pace, RoleChange};
@@ -47,6 +48,8 @@ pub struct Core {
     /// Groups with merges that wait, perhaps for their time.
     pub(crate) merging: BTreeSet<GroupId>,
     pub(crate) pace: Pace,
+    /// When groups speak to other zones.
+    pub(crate) rhythm: Rhythm,
     pub(crate) records: RecordCache,
     /// Groups of the turn being written.
     pub(crate) writing: Vec<GroupId>,
@@ -119,6 +122,7 @@ impl Core {
             active: BTreeSet::new(),
             merging: BTreeSet::new(),
             pace: Pace::default(),
+            rhythm: Rhythm::default(),
             records,
             writing: Vec::new(),
             waiting: Waiting::beginning_at(boot),

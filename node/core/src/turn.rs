@@ -25,6 +25,7 @@ impl Core {
         if self.poisoned {
             return None;
         }
+        self.speak_if_due(now, out);
         let collected = self.collect(now, out);
         self.take_inner(now, out);
         match collected {
@@ -204,9 +205,10 @@ impl Core {
             }
             self.offer_freed(now, id, out);
             self.after_raft(id, out);
-            self.with_exchange(now, id, out, Group::exchange_flush);
+            self.has_to_say(now, id, out);
             self.level_reads(now, id, out);
         }
+        self.speak_if_due(now, out);
         self.pace.end();
         self.wake_merging();
         self.settle_mirrors(now, out);

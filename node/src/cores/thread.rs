@@ -219,7 +219,7 @@ impl CoreThread {
         loop {
             self.has_more = next == Next::Again;
             let until = match next {
-                Next::Rest => next_tick,
+                Next::Rest => self.wakes_at(next_tick),
                 Next::Again => Instant::now(),
                 Next::Stop => return,
             };
@@ -237,6 +237,15 @@ impl CoreThread {
                 return;
             }
         }
+    }
+
+    /// The next tick, or before it, when the core wants a turn.
+    fn wakes_at(&self, next_tick: Instant) -> Instant {
+        let Some(at_ns) = self.core.wakes_at_ns() else {
+            return next_tick;
+        };
+        let left = at_ns.saturating_sub(self.shared.clock.now().mono_ns);
+        next_tick.min(Instant::now() + Duration::from_nanos(left))
     }
 
     /// Waits for work until some time, then steps the core with all that is there, up to a bound.

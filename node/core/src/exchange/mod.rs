@@ -13,13 +13,14 @@
 //! * a receiver proposes each effect at most once per term, in order;
 //! * `known` holds only what a group itself said it has stored, directly or through another zone.
 //!
-//! Read `docs/exchange.md`, then `sender`, `receiver`, `compare`, `compared`, `seeding`, `garbage`, `quarantine`.
+//! Read `docs/exchange.md`, then `sender`, `receiver`, `rhythm`, `compare`, `compared`, `seeding`, `garbage`, `quarantine`.
 
 mod compare;
 mod compared;
 mod garbage;
 mod quarantine;
 mod receiver;
+pub(crate) mod rhythm;
 mod ring;
 mod seeding;
 mod sender;
@@ -251,21 +252,12 @@ impl Group {
                 effects,
                 received,
             } => {
-                self.exchange.receiver.heard(from, reply_to, context.now);
-                let group = peer(context.catalog, self.id, from);
-                // A vector without the group's own writes may be one of its former life.
-                if let Some(group) = group.filter(|group| received.get(group.incarnation) > 0) {
-                    self.exchange.learn(group.incarnation, &received);
-                }
-                self.take_effects(
-                    from,
-                    receiver::Delivery {
-                        incarnation,
-                        first,
-                        effects,
-                    },
-                    context.now,
-                );
+                let delivery = receiver::Delivery {
+                    incarnation,
+                    first,
+                    effects,
+                };
+                self.effects_arrived((from, reply_to), delivery, &received, context);
             }
             Exchange::MustCompare
             | Exchange::CompareOpened { .. }
@@ -283,6 +275,36 @@ impl Group {
                 self.compare_asked(from, reply_to, body, context);
             }
         }
+    }
+
+    /// Effects came, and with them what the group that sent them holds.
+    fn effects_arrived(
+        &mut self,
+        (from, reply_to): (Side, NodeId),
+        delivery: receiver::Delivery,
+        received: &VersionVector,
+        context: &mut ExchangeContext<'_>,
+    ) {
+        self.exchange.receiver.heard(from, reply_to, context.now);
+        let group = peer(context.catalog, self.id, from);
+        // A vector without the group's own writes may be one of its former life.
+        let group = group.filter(|group| received.get(group.incarnation) > 0);
+        if let Some(incarnation) = group.map(|group| group.incarnation) {
+            self.exchange.learn(incarnation, received);
+            self.acknowledged_beside((from, reply_to, incarnation), received, context);
+        }
+        self.take_effects(from, delivery, context.now);
+    }
+
+    /// Whether something was applied that other zones are to have, or came from them and is not acknowledged.
+    pub(crate) fn has_news(&self) -> bool {
+        let has_news = self.exchange.fresh || self.exchange.receiver.is_to_acknowledge();
+        has_news && self.established()
+    }
+
+    /// Whether the shard is compared with another zone's.
+    pub(crate) const fn is_in_comparison(&self) -> bool {
+        self.exchange.receiver.comparing.is_some()
     }
 
     /// After a turn: what was applied goes out, and acknowledgements that are due.
@@ -303,6 +325,10 @@ impl Group {
             return;
         }
         self.seed_tick(context);
+        if std::mem::take(&mut self.exchange.fresh) {
+            // At the latest now, whatever kept it from leaving with the core's other groups.
+            self.pump_all(context);
+        }
         self.subscribe_due(context);
         self.resend_due(context);
         self.compare_retry(context);

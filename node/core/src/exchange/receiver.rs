@@ -10,6 +10,7 @@ use crate::catalog::Catalog;
 use crate::command::Effect;
 use crate::group::Group;
 use crate::ids::{KeyspaceId, NodeId, Side};
+use crate::limits::EXCHANGE_EVERY_MS;
 use crate::message::Exchange;
 use crate::time::Now;
 
@@ -23,7 +24,7 @@ const NODE_SILENT_MS: u64 = 1_000;
 const SPOKE_MS: u64 = 2_000;
 
 /// Least time between acknowledgements to one zone, unless much has come.
-const ACKNOWLEDGE_MS: u64 = 10;
+const ACKNOWLEDGE_MS: u64 = EXCHANGE_EVERY_MS;
 
 /// Effects after which an acknowledgement does not wait.
 const ACKNOWLEDGE_EFFECTS: u64 = 256;
@@ -78,6 +79,11 @@ impl Receiver {
     /// The end said something.
     pub(super) fn spoke(&mut self, side: Side, now: Now) {
         self.sources.entry(side).or_default().spoke_at = Some(now);
+    }
+
+    pub(super) fn is_to_acknowledge(&self) -> bool {
+        let mut sources = self.sources.values();
+        self.rewind_wanted || sources.any(|source| source.unacknowledged > 0 || source.rewind)
     }
 
     /// Apply refused merges of these incarnations: there was a gap.
@@ -177,6 +183,18 @@ impl Group {
             }
         }
         self.subscribe_to(&due, context);
+    }
+
+    /// Effects leave for a zone, and with them the vector: no acknowledgement need follow for what it says.
+    pub(super) fn told(&mut self, side: Side) {
+        let (told, merging) = (self.received_of_others(), !self.merges.is_empty());
+        let Some(source) = self.exchange.receiver.sources.get_mut(&side) else {
+            return;
+        };
+        source.told = told;
+        if !merging {
+            source.unacknowledged = 0;
+        }
     }
 
     /// How many effects of other groups this one has received.

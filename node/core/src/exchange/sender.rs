@@ -1,6 +1,6 @@
 //! The sending side: a window of effects in flight to each zone that subscribes.
 //!
-//! What was applied just now is sent from memory, at once. What is older, in memory or read back from the store, goes in small
+//! What was applied just now is sent from memory, as soon as the core speaks (`rhythm`). What is older, in memory or read back from the store, goes in small
 //! chunks, and only in answer to what the other side says: so catching up goes at its pace and holds nobody up here.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -170,6 +170,25 @@ impl Group {
         self.pump(side, EXCHANGE_CHUNKS_READ, context);
     }
 
+    /// Effects that come the other way bear the vector of whoever sends them: that acknowledges as a subscription does.
+    pub(super) fn acknowledged_beside(
+        &mut self,
+        (side, node, incarnation): (Side, NodeId, Incarnation),
+        received: &VersionVector,
+        context: &mut ExchangeContext<'_>,
+    ) {
+        let link = self.exchange.sender.links.get_mut(&side);
+        let link = link.filter(|link| link.node == node && link.incarnation == incarnation);
+        let Some(link) = link else {
+            return;
+        };
+        let before = link.flight.len();
+        link.acknowledge(received, context.now);
+        if link.flight.len() < before {
+            self.pump(side, EXCHANGE_CHUNKS_READ, context);
+        }
+    }
+
     /// Sends what is new to every subscriber.
     pub(super) fn pump_all(&mut self, context: &mut ExchangeContext<'_>) {
         let sides: Vec<Side> = self.exchange.sender.links.keys().copied().collect();
@@ -242,6 +261,9 @@ impl Group {
                     return;
                 }
                 chunks_read -= 1;
+            } else if self.exchange.fresh {
+                // It leaves when the core speaks, with what comes until then.
+                return;
             }
             let effects = ring
                 .read(incarnation, after, room)
@@ -276,9 +298,10 @@ impl Group {
         effects: Vec<Effect>,
         context: &mut ExchangeContext<'_>,
     ) {
-        let Some(received) = self.shard().map(|shard| shard.meta().received.clone()) else {
+        let Some(meta) = self.shard().map(Shard::meta) else {
             return;
         };
+        let (received, is_own) = (meta.received.clone(), incarnation == meta.incarnation);
         let Some(link) = self.exchange.sender.links.get_mut(&side) else {
             return;
         };
@@ -300,6 +323,9 @@ impl Group {
             received,
         };
         self.say(to, body, context);
+        if is_own {
+            self.told(side);
+        }
     }
 
     fn say_must_compare(&mut self, side: Side, context: &mut ExchangeContext<'_>) {

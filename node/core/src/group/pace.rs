@@ -5,8 +5,8 @@
 //! takes no more of the processors than it must. Whatever they were written, some bytes go in any second, so that a backlog with
 //! long gaps is not waited for; and where no client asks for anything nothing is held back.
 //!
-//! And it comes in portions, with pauses between them: who writes meanwhile mostly meets a turn without any of it, and an entry of
-//! many effects costs less than many entries.
+//! And it comes in portions, with pauses between them: an entry of many effects costs less than many entries. They are as large as
+//! time has made them: small where turns are quick, so that who writes meanwhile waits for little.
 //!
 //! What it is not: a bound on what waits, or on a turn. What comes fresh is never held back: its times advance as the clock does.
 //!

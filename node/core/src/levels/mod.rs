@@ -139,6 +139,11 @@ impl Levels {
         self.brakes.breach_ms(group)
     }
 
+    /// Whether a write taken by a group waits for other zones.
+    pub(crate) fn reaches(&self, group: GroupId) -> bool {
+        self.reaching.contains_key(&group)
+    }
+
     fn forget(&mut self, ticket: RequestId, group: GroupId) {
         for tickets in [&mut self.waiting, &mut self.reaching] {
             if let Some(of_group) = tickets.get_mut(&group) {

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) crossed_bytes: usize,
     /// Bytes that a node wrote in one turn, at most.
     pub(crate) turn_bytes: usize,
+    /// Subscriptions that were sent.
+    pub(crate) subscriptions: usize,
 }
 
 fn seed() -> ClusterSeed {
@@ -91,6 +93,13 @@ fn state_bytes(message: &PeerMessage) -> usize {
     0
 }
 
+fn is_subscription(message: &PeerMessage) -> bool {
+    let PeerMessage::Exchange { body, .. } = message else {
+        return false;
+    };
+    matches!(body, Exchange::Subscribe { .. })
+}
+
 fn index(node: NodeId) -> usize {
     usize::try_from(node.0).unwrap() - 1
 }
@@ -118,6 +127,7 @@ impl World {
             cut: [false; ZONES],
             damage: Vec::new(),
             turn_bytes: 0,
+            subscriptions: 0,
         };
         for node in 0..ZONES {
             world.nodes.push(Node {
@@ -174,11 +184,18 @@ impl World {
     }
 
     pub(crate) fn input(&mut self, node: usize, input: Input) {
+        self.turn(node, Some(input));
+    }
+
+    /// A node takes an input in, if there is one, and its turns.
+    pub(crate) fn turn(&mut self, node: usize, input: Option<Input>) {
         let now = self.now();
         let mut out = Outputs::default();
         let Node { engine, core } = &mut self.nodes[node];
         if let Some(core) = core {
-            core.step(now, input, &mut out);
+            if let Some(input) = input {
+                core.step(now, input, &mut out);
+            }
             while let Some(turn) = core.turn(now, &mut out) {
                 self.turn_bytes = self.turn_bytes.max(turn.batch.size_bytes());
                 engine.write(&turn.batch, turn.durability).unwrap();
@@ -187,6 +204,7 @@ impl World {
         }
         for (to, message) in out.messages.drain(..) {
             let to = index(to);
+            self.subscriptions += usize::from(is_subscription(&message));
             if to != node {
                 self.crossed_bytes += state_bytes(&message);
             }
@@ -207,7 +225,7 @@ impl World {
         }
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while let Some((from, to, message)) = self.messages.pop_front() {
             let from = NodeId(u64::try_from(from).unwrap() + 1);
             self.input(to, Input::Peer { from, message });
