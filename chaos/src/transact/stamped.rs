@@ -61,14 +61,16 @@ impl Logs {
 
     /// A request as cores get it.
     pub fn unmask(&self, request: &mut Request) {
-        let compares = match request {
-            Request::Transact(transaction) => &mut transaction.compare,
-            Request::Read(read) => match &mut read.query {
-                Query::Validate { compare, .. } => compare,
-                _ => return,
-            },
-            _ => return,
-        };
+        if let Request::Transact(transaction) = request {
+            self.unmask_all(&mut transaction.compare);
+        } else if let Request::Read(read) = request
+            && let Query::Validate { compare, .. } = &mut read.query
+        {
+            self.unmask_all(compare);
+        }
+    }
+
+    fn unmask_all(&self, compares: &mut [Compare]) {
         for compare in compares {
             self.unmask_compare(compare);
         }
