@@ -73,7 +73,7 @@ pub const RECORD_CACHE_SLOT_BYTES: usize = 256;
 
 /// Least time between two times at which a core's groups speak to other zones: long enough for the effects of some writes to go
 /// in one message and one frame, short beside the way to another zone.
-pub const EXCHANGE_EVERY_MS: u64 = 8;
+pub const EXCHANGE_EVERY_MS: u64 = 4;
 
 /// Bytes of effects after which a message of the exchange is closed: read, sent and taken in without holding anything up.
 /// One effect always fits, and the rest of its transaction.
