@@ -11,6 +11,7 @@
 //!     core.wrote(now, &mut out)
 //! }
 //! deliver everything in out
+//! again at core.wakes_at_ns(), if that is not None and no input comes before
 //! ```
 //!
 //! What it is not: it has no clock, no thread, no socket, no file and no randomness of its own; time comes in with each

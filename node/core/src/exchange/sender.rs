@@ -1,7 +1,8 @@
 //! The sending side: a window of effects in flight to each zone that subscribes.
 //!
-//! What was applied just now is sent from memory, as soon as the core speaks (`rhythm`). What is older, in memory or read back from the store, goes in small
-//! chunks, and only in answer to what the other side says: so catching up goes at its pace and holds nobody up here.
+//! What was applied just now is sent from memory, as soon as the core speaks (`rhythm`). What is older, in memory or read back
+//! from the store, goes in small chunks, and only in answer to what the other side says: so catching up goes at its pace and
+//! holds nobody up here.
 
 use std::collections::{BTreeMap, VecDeque};
 
